@@ -15,7 +15,10 @@ IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 export JUPYTER_PREFER_ENV_PATH := 1
 # timm's tqdm asks for Jupyter widgets, which nothing here needs
 export PYTHONWARNINGS := ignore:IProgress not found
-export PIP_DISABLE_PIP_VERSION_CHECK := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONHOME
+
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
@@ -47,21 +50,24 @@ lint: $(TEST) ## check the style
 
 setup: $(TEST) ## only install into .venv
 
-# Makes .venv unless a good one is there; one that does not run (half made, or moved with the folder) is made anew.
+# Makes .venv, or makes it anew if its Python does not start (moved with the folder, or its base was removed).
+# One that starts is never removed; one without pip (stopped half way) gets it.
 define ENVIRONMENT
-if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-  rm -rf $(VENV); found=''; \
+if ! $(BIN)/python -c '' >/dev/null 2>&1; then \
+  found=''; \
   for python in $(PYTHONS); do \
-    if "$$python" -c '$(CHECK)' >/dev/null 2>&1; then found="$$python"; break; fi; \
+    if "$$python" -c '$(SUITABLE)' >/dev/null 2>&1; then found="$$python"; break; fi; \
   done; \
   if [ -z "$$found" ]; then \
     echo 'No Python 3.11, 3.12 or 3.13 with venv was found (tried: $(PYTHONS)).' >&2; \
     echo 'Install one (on Debian and Ubuntu python3-venv too), or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; \
   fi; \
   echo "Making $(VENV) with $$("$$found" --version); some 5 GB (PyTorch) are installed once, in a few minutes"; \
-  "$$found" -m venv $(VENV) || exit 1; \
-elif ! $(BIN)/python -c '$(CHECK)'; then \
+  "$$found" -m venv --clear $(VENV) || exit 1; \
+elif ! $(BIN)/python -c '$(SUITABLE)'; then \
   echo "$(VENV) is of $$($(BIN)/python --version); this project needs 3.11 to 3.13. Remove $(VENV) and try again." >&2; exit 1; \
+elif ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+  $(BIN)/python -m ensurepip --default-pip || exit 1; \
 fi
 endef
 

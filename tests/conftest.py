@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault('OMP_NUM_THREADS', '1') # two tests run at a time; before anything imports torch
+os.environ['HF_HUB_OFFLINE'] = '1' # nothing may be downloaded
 SKIPPED = {'.git', '.venv', '__pycache__', '.pytest_cache', '.ruff_cache', '.ipynb_checkpoints', '.hypothesis'}
 
 

@@ -102,7 +102,7 @@ def imported(tree, module=''):
 def looking_forward(tree, module, number, numbers):
     "What `tree` of the notebook `number` imports from notebooks that come after it, or from none."
     for name in imported(tree, module):
-        if name == 'simseg.__version__' or name == module: continue
+        if name in ('simseg', 'simseg.__version__', module): continue # the bare package holds only its version
         if name not in numbers: yield f'{name} (exported by no notebook)'
         elif number is not None and numbers[name] >= number: yield f'{name} (notebook {numbers[name]:02d})'
 
