@@ -23,7 +23,7 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test lab export clean-notebooks lint
+.PHONY: help setup train test report lab export clean-notebooks lint
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -31,10 +31,14 @@ help: ## list the commands
 train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset smoke' sets parameters
 	@mkdir -p "$(dir $(OUT))"
 	$(IN_VENV) $(BIN)/papermill nbs/train.ipynb "$(OUT)" --kernel python3 --cwd . --log-output $(ARGS) </dev/null
+	@$(IN_VENV) $(BIN)/python -c 'import sys; from simseg.training import keep_notebook; print("The run, with its executed notebook:", keep_notebook(sys.argv[1]).parent)' "$(OUT)"
 	@echo "The executed notebook is $(OUT)"
 
 test: $(TEST) ## run every notebook and the tests; ARGS='-k core' chooses among them
 	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+report: $(TEST) ## renew the README's table from results/runs
+	$(BIN)/python -m simseg.report
 
 lab: $(TEST) ## open the notebooks in JupyterLab
 	$(IN_VENV) $(BIN)/jupyter lab nbs

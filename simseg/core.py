@@ -68,7 +68,7 @@ class Batch:
     @property
     def device(self): return self.images.device
 
-    def valid(self, 
+    def valid(self,
               bottom:float=0 # rows at the bottom of the original image to leave out, pixels of the image file
              ) -> Tensor: # [B,H,W] bool, True inside the image
         "Where there is image and no padding (nor bottom strip: BoxInst drops 10 rows of COCO, an annotation artefact)."
@@ -210,11 +210,12 @@ CHOICES = dict(method=('supervised', 'boxinst'), head=('condinst',), optimizer=(
 
 # %% ../nbs/00_core.ipynb #0019
 _small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
-                  backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01, freeze_at=1)
+                  backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
 PRESETS = {
     'smoke': dict(_small_net, weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
-    'quick': dict(_small_net, sizes=(160, 176, 192, 208), test_size=192, max_size=320, levels=4, steps=700, batch_size=8, save_every=200),
+    'quick': dict(_small_net, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=340, batch_size=8, warmup_steps=50,
+                  save_every=100),
     'small': dict(_small_net, sizes=(224, 240, 256, 272, 288), test_size=256, max_size=448, levels=5, steps=2000, batch_size=8),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512),
@@ -238,7 +239,7 @@ def _cast(f, value):
 def _check(c):
     for name, allowed in CHOICES.items():
         if getattr(c, name) not in allowed: raise _nearest(getattr(c, name), allowed, f"value of {name}")
-    unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold', 
+    unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold',
             'colour_threshold', 'warmup_share')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
                 'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections')

@@ -18,7 +18,7 @@ from .models.condinst import aligned_bilinear
 def full_masks(logits:Tensor, # [K,h,w] at stride 4
                size:tuple, # (H, W) of the network's input without padding
                orig_size:tuple, # (H, W) of the image file
-               threshold:float=0.5, 
+               threshold:float=0.5,
                at_once:int=16, # masks upsampled together
                stride:int=4
               ) -> Tensor: # [K,H,W] bool at the file's size
@@ -33,7 +33,7 @@ def full_masks(logits:Tensor, # [K,h,w] at stride 4
 # %% ../nbs/17_inference.ipynb #0009
 @torch.no_grad()
 def predict(model, # a network with `predict`
-            batch:Batch, 
+            batch:Batch,
             score_threshold:float=0.05, nms_threshold:float=0.6, limit:int=100
            ) -> list: # B Instances in pixels of the image files, best first
     "What the network finds in a batch. The model is put in eval mode for it and then back."
@@ -49,7 +49,7 @@ def predict(model, # a network with `predict`
         out.append(Instances(t.orig_size, boxes.cpu(), d.labels.cpu(), masks.cpu(), d.scores.cpu(), image_id=t.image_id))
     return out
 
-def predict_image(model, 
+def predict_image(model,
                   image:Tensor, # [3,H,W] uint8 RGB
                   test_size:int, max_size:int, **kwargs) -> Instances:
     "What the network finds in one image of any size: resized as in the test, predicted, brought back."

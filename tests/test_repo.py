@@ -243,3 +243,26 @@ def test_imports_are_required():
 
 
 def test_ruff(): tool('ruff', 'check', '--no-cache', '--output-format', 'concise', '.')
+
+
+# --- README ---
+
+def test_readme_table_comes_from_the_records():
+    from simseg.report import with_results
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert with_results(text, ROOT / 'results/runs') == text, 'run `make report`'
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    links = [link for link in re.findall(r'\]\(([^)#]+)\)', text) if '://' not in link]
+    assert len(links) > 10 and not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_records_are_small():
+    "A committed record stays under 50 kB (its notebook and pictures, which are added by hand, apart)."
+    sizes = {}
+    for path in repository_files():
+        if path.parts[:2] == ('results', 'runs') and path.suffix in ('.json', '.jsonl'):
+            sizes[path.parent] = sizes.get(path.parent, 0) + (ROOT / path).stat().st_size
+    assert not {str(folder): size for folder, size in sizes.items() if size > 50_000}

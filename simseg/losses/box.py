@@ -36,7 +36,7 @@ def ends(x:Tensor, # [...,h,w]
     a, b = max(dx, 0), max(-dx, 0)
     return x[..., :h - dy, b:w - a], x[..., dy:, a:w - b]
 
-def colour_similarity(batch:Batch, stride:int=4, 
+def colour_similarity(batch:Batch, stride:int=4,
                       bottom:float=0 # rows of the image file without edges, from below
                      ) -> tuple: # 4 maps [B,h-dy,w-|dx|] of similarity in [0,1], validity [B,h,w] bool
     "Colour similarity of all pairs (BoxInst, Eq. 5 and section 3.2; spec N4). The image is averaged over stride x stride pixels first."
@@ -111,7 +111,7 @@ def pairwise_loss(logits:Tensor, # [P,h,w]
     return loss / count.clamp(min=1)
 
 # %% ../../nbs/10_losses.box.ipynb #0025
-def low_level(out:Output, batch:Batch, 
+def low_level(out:Output, batch:Batch,
               ramp:float=1.0, # min(step / warm-up, 1)
               threshold:float=0.3, bottom:float=0) -> dict: # {'projection', 'pairwise'}, unweighted but for the ramp
     "The low-level losses of SIM's Eq. 10 (BoxInst, Eq. 2)."

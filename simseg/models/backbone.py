@@ -81,7 +81,7 @@ class TopLevels(ExtraFPNBlock):
 # %% ../../nbs/05_models.backbone.ipynb #0012
 class Backbone(nn.Module):
     "timm network + feature pyramid: images [B,3,H,W] -> `levels` maps [B,channels,H/8,W/8], [B,channels,H/16,W/16], ..."
-    def __init__(self, 
+    def __init__(self,
                  name:str='resnet50', # any timm name with maps at strides 8, 16, 32
                  weights:str='timm', # package | timm | none | path of a state dict
                  channels:int=256, # width of every level
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         "Float images of mean 0 and deviation 1 over ImageNet; 0 where not `valid`."
         return (images.float() - self.mean) / self.std * valid[:, None]
 
-    def forward(self, 
+    def forward(self,
                 images:Tensor, # [B,3,H,W] uint8 RGB
                 valid:Tensor # [B,H,W] bool, False in the padding
                ) -> list: # `levels` maps, finest first

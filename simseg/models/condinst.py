@@ -120,8 +120,8 @@ class CondInst(nn.Module):
         self.mask_branch = MaskBranch(channels, mask_branch, mask_channels)
         self.controller = Controller(channels, sum(map(sum, head_sizes(mask_channels, head_channels))))
 
-    def forward(self, 
-                batch:Batch, 
+    def forward(self,
+                batch:Batch,
                 positives:Positives|None=None # given: answer at these (a teacher); None: choose, and return the detector's losses
                ) -> Output:
         "Training: masks of the positives and the detector's losses."

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
-from ..core import Batch, Positives, world_mean
+from ..core import Positives, world_mean
 
 # %% ../../nbs/06_models.fcos.ipynb #0005
 def locations(shapes:list, # [(h, w)] of each level
@@ -55,7 +55,7 @@ def assign_image(points:Tensor, # [R,2] pixels
 
 def assign(points:Tensor, # [R,2]
            level:Tensor, # [R]
-           strides:tuple, 
+           strides:tuple,
            targets:list # B Instances
           ) -> Tensor: # [B,R] int64: row in `Batch.flat()` or -1
     "The object that each location of each image stands for."
@@ -149,7 +149,7 @@ def fcos_losses(raw:Raw, # the head's output
     return losses, Positives(image, obj, location, raw.level[location])
 
 # %% ../../nbs/06_models.fcos.ipynb #0024
-def best_positives(pos:Positives, 
+def best_positives(pos:Positives,
                    score:Tensor, # [P] quality of each positive
                    limit:int, # positives an image
                    images:int # B
@@ -192,9 +192,9 @@ class Detections:
     location: Tensor # [K] where each comes from
     level: Tensor # [K]
 
-def detect(raw:Raw, 
+def detect(raw:Raw,
            sizes:list, # [(h, w)] of the images without padding
-           score_threshold:float=0.05, nms_threshold:float=0.6, 
+           score_threshold:float=0.05, nms_threshold:float=0.6,
            limit:int=100, # detections an image
            per_level:int=1000 # candidates a level
           ) -> list: # B Detections

@@ -1,0 +1,66 @@
+"Nothing is lost: a training process is killed without warning and started again; its weights are those of one left alone."
+import random, signal, subprocess, sys, time
+
+import pytest
+import torch
+from conftest import ROOT, clean_env
+
+STEPS = 30
+
+
+def start(out, cache):
+    env = clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(cache))
+    command = [sys.executable, '-m', 'simseg.training', '--preset', 'smoke', '--steps', str(STEPS), '--save_every', '4', '--evaluate', 'teacher',
+               '--device', 'cpu', '--out', str(out)]
+    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text[-3000:]
+
+
+def weights(out):
+    folder, = out.glob('*/s0')
+    last = torch.load(folder / 'last.pt', weights_only=True)
+    return dict(model=last['model'], teacher=last['teacher'], step=last['step']), (folder / 'metrics.json').read_text()
+
+
+def equal(a, b):
+    if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('alone')
+    finish(start(folder / 'runs', folder / 'cache'))
+    return folder
+
+
+def test_killed_and_resumed_is_bit_identical(alone, tmp_path):
+    chance = random.Random(20)
+    stops = sorted(chance.sample(range(2, STEPS - 1), 2))
+    for stop in stops:
+        process = start(tmp_path / 'runs', alone / 'cache')
+        log, end = None, time.monotonic() + 120
+        while time.monotonic() < end and process.poll() is None:
+            log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
+            if log and log.read_text().count('\n') >= stop: break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not list((tmp_path / 'runs').glob('*/s0/metrics.json')), 'killed before its end'
+        assert log and log.read_text().count('\n') >= stop
+    finish(start(tmp_path / 'runs', alone / 'cache'))
+    (ours, metrics), (theirs, reference) = weights(tmp_path / 'runs'), weights(alone / 'runs')
+    assert ours['step'] == STEPS and equal(ours, theirs) and metrics == reference
+    other = {k: v + 1e-7 if v.is_floating_point() else v for k, v in ours['model'].items()}
+    assert not equal(dict(ours, model=other), theirs), 'the comparison can fail'
+
+
+def test_asked_twice_it_runs_once(alone):
+    folder, = (alone / 'runs').glob('*/s0')
+    before = (folder / 'last.pt').stat().st_mtime_ns
+    finish(start(alone / 'runs', alone / 'cache'))
+    assert (folder / 'last.pt').stat().st_mtime_ns == before
