@@ -216,7 +216,7 @@ PRESETS = {
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
     'quick': dict(_small_net, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=340, batch_size=8, warmup_steps=50,
                   save_every=100),
-    'small': dict(_small_net, sizes=(224, 240, 256, 272, 288), test_size=256, max_size=448, levels=5, steps=2000, batch_size=8),
+    'small': dict(_small_net, sizes=(224, 256, 288), test_size=256, max_size=448, levels=5, steps=1800, batch_size=4, lr=1.5e-3),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512),
     'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000),

@@ -65,11 +65,16 @@ def test_clean_leaves_no_difference(copy):
 
 # --- notebooks ---
 
+def numbered(name):
+    "`02` or `02a` of a notebook's name, which compare as strings; None where it has none."
+    return found[1] if (found := re.match(r'(\d\d[a-z]?)_', name)) else None
+
+
 class Notebook:
     "What the rules look at: the number, the exported module, and the source of cells."
     def __init__(self, path):
         self.path, cells = path, json.loads(path.read_text(encoding='utf-8'))['cells']
-        self.number = int(found[1]) if (found := re.match(r'(\d+)_', path.name)) else None
+        self.number = numbered(path.name)
         self.markdown = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown']
         self.code = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
         exports = [found[1] for source in self.code if (found := re.search(r'^#\|\s*default_exp\s+(\S+)', source, re.M))]
@@ -88,7 +93,7 @@ ids = {'ids': lambda book: short(book.path)}
 
 def imported(tree, module=''):
     "Names of the modules of simseg that `tree`, the source of `module`, imports anywhere, also inside functions."
-    package = module.split('.')[:-1]
+    package = (module or '').split('.')[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): yield from (alias.name for alias in node.names if alias.name.split('.')[0] == 'simseg')
         if isinstance(node, ast.ImportFrom):
@@ -104,7 +109,7 @@ def looking_forward(tree, module, number, numbers):
     for name in imported(tree, module):
         if name in ('simseg', 'simseg.__version__', module): continue # the bare package holds only its version
         if name not in numbers: yield f'{name} (exported by no notebook)'
-        elif number is not None and numbers[name] >= number: yield f'{name} (notebook {numbers[name]:02d})'
+        elif number is not None and numbers[name] >= number: yield f'{name} (notebook {numbers[name]})'
 
 
 def test_numbers_are_unique():
@@ -127,9 +132,15 @@ def test_imports_look_back(book):
 def test_imports_are_seen_everywhere():
     source = 'import simseg.late\ndef f():\n    from ..late import x\n    from . import late\nfrom .core import Batch\nimport torch'
     assert list(imported(ast.parse(source), 'simseg.models.fcos')) == ['simseg.late', 'simseg.models.core', 'simseg.late', 'simseg.models.late']
-    numbers = {'simseg.late': 9, 'simseg.models.core': 0, 'simseg.models.late': 7}
-    assert len(list(looking_forward(ast.parse(source), 'simseg.models.fcos', 8, numbers))) == 2
-    assert len(list(looking_forward(ast.parse(source), 'simseg.models.fcos', 7, numbers))) == 3
+    numbers = {'simseg.late': '10', 'simseg.models.core': '00', 'simseg.models.late': '07b'}
+    for number, wrong in (('07', 3), ('07a', 3), ('07b', 3), ('07c', 2), ('08', 2), ('10', 2), ('10a', 0)):
+        assert len(list(looking_forward(ast.parse(source), 'simseg.models.fcos', number, numbers))) == wrong, number
+
+
+def test_numbers_of_names():
+    names = ['00_core.ipynb', '02_x.ipynb', '02a_x.ipynb', '02b_x.ipynb', '03_x.ipynb', '10_x.ipynb']
+    assert [numbered(name) for name in names] == sorted(map(numbered, names)) == ['00', '02', '02a', '02b', '03', '10']
+    assert [numbered(name) for name in ('train.ipynb', '2_x.ipynb', '02ab_x.ipynb', '02A_x.ipynb', 'a02_x.ipynb')] == [None] * 5
 
 
 def test_every_module_comes_from_a_notebook():
