@@ -31,10 +31,11 @@ def summary(runs:pd.DataFrame # of `simseg.runs.load_runs`
         where = first['data'] if first['data'] != 'tangle' else f"tangle ({first['camouflage']:g}, {first['overlap']:g})"
         commits = {str(c)[:7] + ('+' if d else '') for c, d in zip(group['provenance.commit'], group['provenance.dirty'])}
         minutes = group['provenance.wall_seconds'].mean() / 60
-        rows.append({'data': where, 'preset': first['preset'], 'method': first['method'], 'steps x batch': f"{first['steps']} x {first['batch_size']}",
-                     'seeds': ', '.join(map(str, sorted(group['seed'])))} | {m.replace('_', ' '): _number(group[m]) for m in MEASURES if m in group}
-                    | {'device': f"{first['provenance.device']}, {first['provenance.threads']} threads", 'minutes': f'{minutes:.0f}',
-                       'commit': ', '.join(sorted(commits)), 'run': name})
+        row = {'data': where, 'preset': first['preset'], 'method': first['method'], 'steps x batch': f"{first['steps']} x {first['batch_size']}",
+               'seeds': ', '.join(map(str, sorted(group['seed'])))}
+        row |= {m.replace('_', ' '): _number(group[m]) for m in MEASURES if m in group}
+        rows.append(row | {'device': f"{first['provenance.device']}, {first['provenance.threads']} threads", 'minutes': f'{minutes:.0f}',
+                           'commit': ', '.join(sorted(commits)), 'run': name})
     table = pd.DataFrame(rows)
     return table.sort_values(['data', 'preset', 'method'], kind='stable', ignore_index=True) if rows else table
 

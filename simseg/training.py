@@ -185,13 +185,14 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
     bar = tqdm(total=c.steps, initial=state.step, desc=c.method, unit='step', disable=not (progress and run), mininterval=1)
     watch, start, wrapped = Watch(), time.monotonic(), wrapped.train()
     for batch in batches:
-        losses, out = train_step(c, fabric, state, wrapped, optimizer, batch.to(fabric.device))
+        batch = batch.to(fabric.device)
+        losses, out = train_step(c, fabric, state, wrapped, optimizer, batch)
         watch.add(losses)
         bar.update()
         last = state.step == c.steps or state.step == stop_at
         if state.step % c.log_every == 0 or state.step % c.save_every == 0 or last:
             seconds, steps = time.monotonic() - start, watch.count
-            means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch.to(fabric.device)).item(), 4)
+            means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
             if run: run.log(step=state.step, **means, mask_box_ratio=ratio, lr=optimizer.param_groups[-1]['lr'], seconds=round(seconds / steps, 4))
             bar.set_postfix({k: f'{v:.2f}' for k, v in means.items()} | dict(area=f'{ratio:.2f}'), refresh=False)
             start = time.monotonic()
@@ -285,7 +286,8 @@ def main(args:list|None=None):
 def keep_notebook(notebook) -> Path: # the copy
     "Copy an executed train notebook into the folder of the run it shows. Raises ValueError where it shows none."
     cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    shown = [o['data']['application/x-simseg-run'] for cell in cells for o in cell.get('outputs', []) if 'application/x-simseg-run' in o.get('data', {})]
+    kind = 'application/x-simseg-run'
+    shown = [o['data'][kind] for cell in cells for o in cell.get('outputs', []) if kind in o.get('data', {})]
     if not shown: raise ValueError(f"{notebook} did not finish: it names no run.")
     return Path(shutil.copyfile(notebook, Path(''.join(shown[-1]))/'train.ipynb'))
 
