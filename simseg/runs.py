@@ -54,8 +54,10 @@ def read_json(path):
 # %% ../nbs/19_runs.ipynb #0009
 def _fields(config): return plain(asdict(config) if is_dataclass(config) else dict(config))
 
-def _hashed(config): # what identifies a run, beside data and seed
-    return {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data')}
+def _hashed(config): # what identifies a run, beside data and seed; a file of weights by its content
+    kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data')}
+    if Path(str(kept.get('weights'))).is_file(): kept['weights'] = hashlib.sha256(Path(kept['weights']).read_bytes()).hexdigest()[:12]
+    return kept
 
 def run_hash(config, # `Config`, or the dict of one
              data_hash:str # hash of the data set's content

@@ -105,7 +105,7 @@ class FCOSHead(nn.Module):
         nn.init.constant_(self.class_out.bias, -math.log(99))
 
     def forward(self, maps:list) -> Raw:
-        row = lambda t: t.flatten(2).transpose(1, 2)
+        row = lambda t: t.flatten(2).transpose(1, 2).float() # bf16 would round a box by a pixel
         classes, sides, centre, towers = [], [], [], []
         for x, scale in zip(maps, self.scales):
             towers.append(self.box_tower(x))
