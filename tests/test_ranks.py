@@ -1,15 +1,42 @@
-"Two processes on the CPU (gloo) under torchrun: they finish, agree and leave one record."
+"Two processes on the CPU (gloo) under torchrun agree with one process on the joint batch, and a whole run leaves one record."
 import json, subprocess, sys
 
+import pytest
 from conftest import ROOT, clean_env
 
+TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 
-def test_two_processes(tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'simseg.training', '--preset', 'smoke',
-               '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')]
+
+def python(arguments, tmp_path):
     env = clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(tmp_path / 'cache'), GLOO_SOCKET_IFNAME='lo')
-    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
+    done = subprocess.run([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def ranks(arguments, tmp_path):
+    text = python(arguments, tmp_path)
+    return json.loads(text[text.index('RESULT') + 6:].splitlines()[0])
+
+
+@pytest.mark.parametrize('kind', ['full', 'bare'])
+def test_two_ranks_are_one_batch(kind, tmp_path):
+    "Losses of the joint batch are the means over ranks, also where one rank has no object; all ranks end with the same weights."
+    script = str(ROOT / 'tests' / 'ranks_worker.py')
+    (one,), two = ranks([script, kind], tmp_path), ranks([*TORCHRUN, script, kind], tmp_path)
+    assert two[0]['total'] == two[1]['total'], 'the ranks have the same weights'
+    for single, *each in zip(one['log'], *(rank['log'] for rank in two)):
+        assert single['images'] == each[0]['images'] + each[1]['images'], 'each rank sees its half of the batch'
+    single, *each = one['log'][0], *(rank['log'][0] for rank in two)
+    for name in ('class', 'box', 'centre'):
+        assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4), f'{name}: normalised over all ranks'
+    assert all(value == value for rank in two for step in rank['log'] for value in step.values()), 'nothing is NaN'
+    if kind == 'bare': assert each[1]['positives'] == 0 < each[0]['positives']
+    else: assert each[0]['class'] != each[1]['class']
+
+
+def test_a_whole_run(tmp_path):
+    python([*TORCHRUN, '-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')], tmp_path)
     folder, = (tmp_path / 'runs').glob('*/s0')
     steps = [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()]
     assert steps == list(range(1, 7)), 'one record, by the first rank'
