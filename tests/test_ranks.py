@@ -36,7 +36,8 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
 
 
 def test_a_whole_run(tmp_path):
-    python([*TORCHRUN, '-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')], tmp_path)
+    command = ['-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')]
+    python([*TORCHRUN, *command], tmp_path)
     folder, = (tmp_path / 'runs').glob('*/s0')
     steps = [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()]
     assert steps == list(range(1, 7)), 'one record, by the first rank'

@@ -107,7 +107,7 @@ def dynamic_masks(features:Tensor, # [B,D,h,w] mask features at stride 8
         x = torch.baddbmm(b2[..., None], w2.view(-1, width, width), x).relu()
         return torch.baddbmm(b3[..., None], w3.view(-1, 1, width), x).view(-1, h, w)
 
-# %% ../../nbs/07_models.condinst.ipynb #0024
+# %% ../../nbs/07_models.condinst.ipynb #0027
 class CondInst(nn.Module):
     "FCOS with dynamic masks."
     def __init__(self, backbone:nn.Module, # images, valid -> maps; has `strides`
