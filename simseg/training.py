@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HEADS', 'resolved', 'Data', 'data_sets', 'lr_factor', 'base_lr', 'warmup_ramp', 'parameter_groups', 'make_optimizer',
            'State', 'step_losses', 'total_loss', 'mask_box_ratio', 'make_fabric', 'train_step', 'Watch', 'check_finite',
-           'fit', 'evaluate_model', 'runs_root', 'train', 'save_model', 'load_model', 'parse', 'main', 'keep_notebook']
+           'fit', 'evaluate_model', 'runs_root', 'train', 'save_model', 'load_model', 'parse', 'leave', 'main',
+           'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
 import argparse, hashlib, json, math, os, shutil, time
@@ -302,10 +303,17 @@ def parse(args:list|None=None) -> Config:
     try: return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     except ValueError as e: p.error(str(e))
 
+def leave():
+    "End a distributed run in order: a rank that just exits can take its threads down with an error."
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
 def main(args:list|None=None):
     "Train, then print the metrics and where the run is."
     run = train(parse(args))
     if run: print(*(f'{k:12} {v:.1f}' for k, v in run.metrics.items() if '_AP' in k and v is not None), f'run: {run.folder}', sep='\n')
+    leave()
 
 def keep_notebook(notebook) -> Path: # the copy
     "Copy an executed train notebook into the folder of the run it shows. Raises ValueError where it shows none."

@@ -4,7 +4,7 @@ import json, sys
 import torch
 from simseg.core import config
 from simseg.data.loader import loader
-from simseg.training import State, data_sets, make_fabric, train_step
+from simseg.training import State, data_sets, leave, make_fabric, train_step
 
 bare = sys.argv[1] == 'bare' # the images of the second half of every batch have no object
 c = config('smoke', batch_size=4, steps=3, train_images=4, flip=0.0, device='cpu', weights='package', # frozen norms: no batch statistics
@@ -24,3 +24,4 @@ everyone = [None] * fabric.world_size
 if fabric.world_size > 1: torch.distributed.all_gather_object(everyone, dict(log=log, total=total))
 else: everyone = [dict(log=log, total=total)]
 if fabric.global_rank == 0: print('RESULT', json.dumps(everyone), flush=True)
+leave()
