@@ -13,7 +13,8 @@ import torch
 
 from simseg.inference import predict_image
 from simseg.show import side_by_side
-from simseg.training import data_sets, load_model
+from simseg.recipe import data_sets
+from simseg.training import load_model
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument('run', type=Path)

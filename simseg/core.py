@@ -16,7 +16,7 @@ warnings.filterwarnings('ignore', message='IProgress not found') # tqdm in plain
 
 # %% auto #0
 __all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'OURS', 'BOOKKEEPING', 'CHOICES', 'PRESETS', 'Instances', 'Batch', 'Positives',
-           'Output', 'entropy', 'numpy_rng', 'torch_rng', 'F', 'Config', 'config', 'differences', 'describe',
+           'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'F', 'Config', 'config', 'differences', 'describe',
            'world_mean']
 
 # %% ../nbs/00_core.ipynb #0005
@@ -59,6 +59,7 @@ class Batch:
     "Padded images with their objects."
     images: Tensor # [B,3,H,W] uint8 RGB, 0 in the padding
     targets: list # B `Instances`
+    pasted_masks: Tensor|None = None # [M,H,W] bool, masks of the objects that copy-paste added, in the order of `flat`
 
     def __len__(self): return len(self.targets)
 
@@ -86,7 +87,14 @@ class Batch:
         image = torch.cat([torch.full((len(t),), i, dtype=torch.long) for i, t in enumerate(self.targets)])
         return boxes, labels, image.to(boxes.device, non_blocking=True)
 
-    def to(self, device): return Batch(self.images.to(device, non_blocking=True), [t.to(device) for t in self.targets])
+    def pasted(self) -> Tensor: # [N] bool
+        "Which objects of `flat` copy-paste added."
+        rows = [torch.zeros(len(t), dtype=torch.bool, device=self.device) if t.pasted is None else t.pasted for t in self.targets]
+        return torch.cat(rows)
+
+    def to(self, device):
+        masks = None if self.pasted_masks is None else self.pasted_masks.to(device, non_blocking=True)
+        return Batch(self.images.to(device, non_blocking=True), [t.to(device) for t in self.targets], masks)
 
     def pin_memory(self):
         "Called by the data loader: page-locked tensors copy to the GPU without waiting."
@@ -112,6 +120,16 @@ class Output:
     positives: Positives # P of them
     quality: Tensor # [P] IoU of the predicted box with the object's box, no gradient
     losses: dict # the detector's own losses by name, unweighted scalars
+    semantic: Tensor|None = None # [B,C,h,w] logits of the auxiliary semantic head, where there is one
+
+@dataclass
+class Pseudo:
+    "What self-correction makes of the teacher's view, a row an object of the batch (as `Batch.flat` orders them). No gradient."
+    prob: Tensor # [N,h,w] corrected mask probability M; 0 outside the box, and for an object with no positive
+    mask: Tensor # [N,h,w] bool, pseudo mask: where M is above tau_high
+    sure: Tensor # [N,h,w] bool, W: where the loss looks; not between the thresholds
+    score: Tensor # [N] mean of M over the mask's foreground, S; 0 where there is none
+    used: Tensor # [N] bool, objects whose pseudo mask supervises: they have a positive, and a mask that is neither empty nor the whole box
 
 # %% ../nbs/00_core.ipynb #0014
 def entropy(*keys) -> int: # 64 bits
@@ -128,7 +146,8 @@ def torch_rng(*keys, device='cpu') -> torch.Generator:
     return torch.Generator(device).manual_seed(entropy(*keys) >> 1)
 
 # %% ../nbs/00_core.ipynb #0017
-def F(default, source): return field(default=default, metadata=dict(source=source))
+def F(default, source, added=False): # `added`: after runs had been recorded; at its default such a field is not in the hash of a run
+    return field(default=default, metadata=dict(source=source, added=added))
 
 SIM, BOXINST, CONDINST, FCOS, OURS = 'SIM', 'BoxInst', 'CondInst', 'FCOS', 'ours'
 
@@ -137,7 +156,7 @@ class Config:
     "Every parameter of a run. Defaults are the paper's; a preset changes what its scale needs."
     # what runs
     preset: str = F('quick', 'name of the preset the values started from')
-    method: str = F('boxinst', 'supervised | boxinst')
+    method: str = F('sim', 'supervised | boxinst | pseudo (no copy-paste) | sim')
     head: str = F('condinst', 'condinst')
     seed: int = F(0, OURS)
     # data
@@ -192,6 +211,20 @@ class Config:
     lambda1: float = F(0.5, 'weight of the pseudo loss, Table S4')
     lambda2: float = F(1.0, 'weight of the paste loss, Eq. 10')
     ema_momentum: float = F(0.9999, 'teacher, for 90,000 iterations; shorter schedules scale it, SIM')
+    alpha: float = F(0.5, 'share of the instance map in the blend, Eq. 7, Table 4', added=True)
+    rectification: str = F('product', 'product (supplement) | blend (Eq. 7) | instance (M_I alone) | semantic (M_S alone)', added=True)
+    prototypes: int = F(10, 'L, prototypes a class, Table 5', added=True)
+    prototype_momentum: float = F(0.999, 'gamma, Eq. 4, for 90,000 iterations; shorter schedules scale it, SIM', added=True)
+    epsilon: float = F(0.05, 'entropy of the transport, Eq. 3, SIM', added=True)
+    sinkhorn_iterations: int = F(3, 'SIM', added=True)
+    similarity: str = F('cosine', 'cosine (Eq. 1) | contrast (less the largest cosine with background prototypes), ours', added=True)
+    semantic_loss: float = F(0.0, 'weight of the auxiliary semantic loss from boxes, ours; the authors tried .1 in development', added=True)
+    bank: int = F(100, 'images in the memory bank, SIM', added=True)
+    paste_share: float = F(0.25, "share of the source's objects that are pasted, at least 1, SIM", added=True)
+    paste_most: int = F(3, 'pasted objects an image at most, SIM', added=True)
+    paste_shift: float = F(0.0, 'largest shift of a pasted object as a share of the image, ours', added=True)
+    paste_flip: float = F(0.0, 'probability that a pasted object is mirrored, ours', added=True)
+    paste_scale: float = F(0.0, 'a pasted object is scaled by 2^s, s drawn from -this to this, ours', added=True)
     evaluate: str = F('student', 'whose weights are evaluated: student | teacher, SIM: student')
     # inference
     score_threshold: float = F(0.05, 'class times centre-ness, FCOS')
@@ -206,8 +239,9 @@ class Config:
     save_every: int = F(500, 'steps between checkpoints')
 
 BOOKKEEPING = ('out', 'device', 'devices', 'workers', 'log_every', 'save_every')
-CHOICES = dict(method=('supervised', 'boxinst'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
-               precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'), device=('auto', 'cpu', 'cuda'))
+CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
+               precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
+               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00_core.ipynb #0019
 _small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
@@ -247,14 +281,16 @@ def _check(c):
     for name, allowed in CHOICES.items():
         if getattr(c, name) not in allowed: raise _nearest(getattr(c, name), allowed, f"value of {name}")
     unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold',
-            'colour_threshold', 'warmup_share')
+            'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_shift', 'paste_flip')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
-                'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections')
+                'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections', 'prototypes',
+                'epsilon', 'sinkhorn_iterations', 'bank')
     for name in unit:
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
-    for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower'):
+    for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
+                 'paste_most', 'paste_scale', 'semantic_loss'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
     if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file():

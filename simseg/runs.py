@@ -5,7 +5,7 @@
 # %% ../nbs/19_runs.ipynb #0002
 from __future__ import annotations
 import hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, subprocess, sys, time, zipfile
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .core import BOOKKEEPING
+from .core import BOOKKEEPING, Config
 
 # %% auto #0
 __all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name',
@@ -55,7 +55,8 @@ def read_json(path):
 def _fields(config): return plain(asdict(config) if is_dataclass(config) else dict(config))
 
 def _hashed(config): # what identifies a run, beside data and seed; a file of weights by its content
-    kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data')}
+    later = {f.name: plain(f.default) for f in fields(Config) if f.metadata['added']}
+    kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data') and not (k in later and v == later[k])}
     if Path(str(kept.get('weights'))).is_file(): kept['weights'] = hashlib.sha256(Path(kept['weights']).read_bytes()).hexdigest()[:12]
     return kept
 

@@ -4,11 +4,12 @@ import json, sys
 import torch
 from simseg.core import config
 from simseg.data.loader import loader
-from simseg.training import State, data_sets, leave, make_fabric, train_step
+from simseg.recipe import data_sets
+from simseg.training import State, leave, make_fabric, train_step
 
 bare = sys.argv[1] == 'bare' # the images of the second half of every batch have no object
-c = config('smoke', batch_size=4, steps=3, train_images=4, flip=0.0, device='cpu', weights='package', # frozen norms: no batch statistics
-           warmup_steps=0, clip_norm=0.0)
+c = config('smoke', method='boxinst', batch_size=4, steps=3, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
+           weights='package') # frozen norms: no batch statistics
 fabric, data = make_fabric(c), data_sets(c)
 state = State(c, len(data.train.classes))
 model, optimizer = fabric.setup(state.model, state.optimizer)
@@ -17,7 +18,7 @@ for batch in loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, c.ste
     if bare:
         half = range(len(batch)) if fabric.world_size == 2 and fabric.global_rank == 1 else range(2, len(batch))
         for i in half: batch.targets[i] = batch.targets[i][:0]
-    losses, out = train_step(c, fabric, state, model.train(), optimizer, batch)
+    losses, _, out, _ = train_step(c, fabric, state, model.train(), optimizer, batch)
     log.append({k: v.item() for k, v in losses.items()} | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
 total = sum(p.detach().double().abs().sum().item() for p in state.model.parameters())
 everyone = [None] * fabric.world_size

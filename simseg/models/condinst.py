@@ -112,11 +112,14 @@ class CondInst(nn.Module):
     "FCOS with dynamic masks."
     def __init__(self, backbone:nn.Module, # images, valid -> maps; has `strides`
                  classes:int, channels:int=256, tower:int=4, mask_branch:int=128, mask_channels:int=16, head_channels:int=8,
-                 max_positives:int=64 # positives an image that get a mask
+                 max_positives:int=64, # positives an image that get a mask
+                 semantic:bool=False # a 1x1 head of class logits on the mask features, for the auxiliary semantic loss
                 ):
         super().__init__()
         self.backbone, self.classes, self.width, self.max_positives = backbone, classes, head_channels, max_positives
         self.detector = FCOSHead(classes, channels, tower, backbone.strides)
+        self.semantic = nn.Conv2d(mask_channels, classes, 1) if semantic else None
+        if semantic: nn.init.constant_(self.semantic.bias, -2.) # most pixels belong to no class
         self.mask_branch = MaskBranch(channels, mask_branch, mask_channels)
         self.controller = Controller(channels, sum(map(sum, head_sizes(mask_channels, head_channels))))
 
@@ -133,7 +136,8 @@ class CondInst(nn.Module):
             losses, positives = fcos_losses(raw, assign(raw.points, raw.level, self.detector.strides, batch.targets), boxes, labels)
             positives = best_positives(positives, class_quality(raw, positives, labels), self.max_positives, len(batch))
         logits = self.masks(raw, features, positives.image, positives.location, positives.level)
-        return Output(aligned_bilinear(features, 2), logits, positives, box_quality(raw, positives, boxes), losses)
+        features = aligned_bilinear(features, 2)
+        return Output(features, logits, positives, box_quality(raw, positives, boxes), losses, self.semantic and self.semantic(features))
 
     def masks(self, raw:Raw, features:Tensor, image:Tensor, location:Tensor, level:Tensor) -> Tensor: # [K,h,w] logits at stride 4
         "Mask logits of K places, `image` ascending."
@@ -158,4 +162,5 @@ def condinst(c:Config, # sizes and names
             ) -> CondInst:
     "The network that a configuration asks for."
     backbone = Backbone(c.backbone, c.weights, c.channels, c.levels, c.freeze_at, load)
-    return CondInst(backbone, classes, c.channels, c.tower, c.mask_branch, c.mask_channels, c.head_channels, c.max_positives)
+    return CondInst(backbone, classes, c.channels, c.tower, c.mask_branch, c.mask_channels, c.head_channels, c.max_positives,
+                    c.semantic_loss > 0)
