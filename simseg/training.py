@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'SELF_CORRECTING', 'State', 'checkpoint', 'restore', 'step_losses', 'total_loss', 'mask_box_ratio',
-           'make_fabric', 'train_step', 'Watch', 'check_finite', 'fit', 'evaluate_model', 'runs_root', 'train',
-           'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
+           'make_fabric', 'train_step', 'Watch', 'check_finite', 'fit', 'evaluate_model', 'judge_teacher', 'runs_root',
+           'train', 'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
 import argparse, json, math, os, shutil, time
@@ -29,6 +29,7 @@ from .losses.box import box_masks, low_level, supervised
 from .losses.semantic import semantic_loss
 from .models.condinst import condinst
 from .models.ema import Teacher, scaled_momentum
+from .pseudo_quality import pseudo_quality
 from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_ramp
 from .runs import Run, load_checkpoint, run_dir, save_checkpoint
 from .sim import Memory, augment, correct, remember
@@ -212,6 +213,12 @@ def evaluate_model(c:Config, fabric:Fabric, model:nn.Module, dataset:CocoSet, pr
     return {}
 
 # %% ../nbs/20_training.ipynb #0015
+def judge_teacher(c:Config, fabric:Fabric, state:State, dataset:CocoSet, images:int=200) -> dict:
+    "`pseudo_quality` of the teacher and its prototypes on held-out images. Every process does the same: the detector's losses wait for each other."
+    batches = (b.to(fabric.device) for b, _ in zip(eval_loader(dataset, c.test_size, c.max_size, workers=c.workers), range(images)))
+    with fabric.autocast(): return pseudo_quality(c, state.teacher.module, state.memory.prototypes, batches)
+
+# %% ../nbs/20_training.ipynb #0017
 def runs_root(c:Config) -> Path:
     "Where runs are stored: `out`, or results/runs of this checkout, or of the working directory where the package was installed without one."
     checkout = Path(tangle.__file__).resolve().parents[2]
@@ -235,6 +242,7 @@ def train(c:Config, progress:bool=True) -> Run:
         if saved: restore(fabric, state, saved)
         if state.step < c.steps: fit(c, fabric, state, data, run, progress)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
+        if state.memory and data.val.has_masks: metrics['pseudo'] = judge_teacher(c, fabric, state, data.val)
         if run:
             save_model(folder/'model.pt', state.evaluated, c, data.train)
             run.finish(metrics | dict(steps=state.step, train=data.train.report, val_images=len(data.val)))
@@ -257,7 +265,7 @@ def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, cla
     model.load_state_dict(saved['model'])
     return model.eval(), c, saved['classes'], saved['category_ids']
 
-# %% ../nbs/20_training.ipynb #0017
+# %% ../nbs/20_training.ipynb #0019
 def parse(args:list|None=None) -> Config:
     "A configuration from command-line options; `--help` shows each with its source."
     p = argparse.ArgumentParser('python -m simseg.training', description=train.__doc__)
@@ -291,5 +299,5 @@ def keep_notebook(notebook) -> Path: # the copy
     if not shown: raise ValueError(f"{notebook} did not finish: it names no run.")
     return Path(shutil.copyfile(notebook, Path(''.join(shown[-1]))/'train.ipynb'))
 
-# %% ../nbs/20_training.ipynb #0018
+# %% ../nbs/20_training.ipynb #0020
 if __name__ == '__main__' and '__file__' in globals(): main()
