@@ -22,7 +22,7 @@ from .semantic_map import class_similarity, histogram, known, semantic_map
 # %% auto #0
 __all__ = ['Memory', 'View', 'background_similarity', 'augment', 'correct', 'losses', 'pixels', 'remember']
 
-# %% ../nbs/16_sim.ipynb #0004
+# %% ../nbs/16_sim.ipynb #0005
 class Memory:
     "Prototypes of every class and the memory bank, saved and restored together."
     def __init__(self, c:Config, classes:int, device='cpu'):
@@ -37,7 +37,7 @@ class Memory:
         self.prototypes.load_state_dict(state['prototypes'])
         self.bank.load_state_dict(state['bank'])
 
-# %% ../nbs/16_sim.ipynb #0006
+# %% ../nbs/16_sim.ipynb #0007
 @dataclass
 class View:
     "Every stage of the correction. Rows are objects of the batch, but for `similarity`: a row each (image, class)."
