@@ -22,7 +22,7 @@ def full_masks(logits:Tensor, # [K,h,w] at stride 4
                at_once:int=16, # masks upsampled together
                stride:int=4
               ) -> Tensor: # [K,H,W] bool at the file's size
-    "Masks in the pixels of the image file (CondInst; spec N3)."
+    "Masks in the pixels of the image file (CondInst)."
     out = [torch.zeros(0, *orig_size, dtype=torch.bool, device=logits.device)]
     for part in logits.split(at_once) if len(logits) else ():
         p = aligned_bilinear(part[None].float().sigmoid(), stride)[..., :size[0], :size[1]]

@@ -62,7 +62,7 @@ def _unit(z): # [n,D] -> unit vectors, and [n,1] 1.; both 0 where z is zero or n
     return torch.where(good, z / length, 0.), good.to(z.dtype)
 
 class Prototypes(nn.Module):
-    "L unit vectors a class, a part of the training state (SIM, section 3.2.1, Eq. 2-5; spec, rows 2-6)."
+    "L unit vectors a class, a part of the training state (SIM, section 3.2.1, Eq. 2-5)."
     def __init__(self,
                  classes:int, # C, of the data set
                  number:int=10, # L

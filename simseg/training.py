@@ -95,7 +95,7 @@ def mask_box_ratio(out:Output, batch:Batch) -> Tensor: # scalar
     inside = ((out.logits > 0) & box).flatten(1).sum(1) / box.flatten(1).sum(1).clamp(min=1)
     return inside.mean() if len(inside) else out.logits.new_tensor(float('nan'))
 
-# %% ../nbs/20_training.ipynb #0010
+# %% ../nbs/20_training.ipynb #0011
 def make_fabric(c:Config) -> Fabric:
     "Device, processes and precision. Under torchrun the ranks are found by themselves."
     cuda = on_gpu(c)
@@ -152,7 +152,7 @@ class Watch:
         self.__init__()
         return means
 
-# %% ../nbs/20_training.ipynb #0011
+# %% ../nbs/20_training.ipynb #0012
 def check_finite(model:nn.Module, step:int):
     "Raises FloatingPointError that names a weight which is not finite: such a network must not become the last checkpoint."
     for name, p in model.named_parameters():
@@ -188,7 +188,7 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         if state.step == stop_at: break
     bar.close()
 
-# %% ../nbs/20_training.ipynb #0013
+# %% ../nbs/20_training.ipynb #0014
 def _gathered(predictions, rounds): # all ranks' Instances; every rank must exhaust it
     mine = iter(predictions)
     for _ in range(rounds):
@@ -212,13 +212,13 @@ def evaluate_model(c:Config, fabric:Fabric, model:nn.Module, dataset:CocoSet, pr
     for _ in found: pass
     return {}
 
-# %% ../nbs/20_training.ipynb #0015
+# %% ../nbs/20_training.ipynb #0016
 def judge_teacher(c:Config, fabric:Fabric, state:State, dataset:CocoSet, images:int=200) -> dict:
     "`pseudo_quality` of the teacher and its prototypes on held-out images. Every process does the same: the detector's losses wait for each other."
     batches = (b.to(fabric.device) for b, _ in zip(eval_loader(dataset, c.test_size, c.max_size, workers=c.workers), range(images)))
     with fabric.autocast(): return pseudo_quality(c, state.teacher.module, state.memory.prototypes, batches)
 
-# %% ../nbs/20_training.ipynb #0017
+# %% ../nbs/20_training.ipynb #0018
 def runs_root(c:Config) -> Path:
     "Where runs are stored: `out`, or results/runs of this checkout, or of the working directory where the package was installed without one."
     checkout = Path(tangle.__file__).resolve().parents[2]
@@ -265,7 +265,7 @@ def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, cla
     model.load_state_dict(saved['model'])
     return model.eval(), c, saved['classes'], saved['category_ids']
 
-# %% ../nbs/20_training.ipynb #0019
+# %% ../nbs/20_training.ipynb #0020
 def parse(args:list|None=None) -> Config:
     "A configuration from command-line options; `--help` shows each with its source."
     p = argparse.ArgumentParser('python -m simseg.training', description=train.__doc__)
@@ -299,5 +299,5 @@ def keep_notebook(notebook) -> Path: # the copy
     if not shown: raise ValueError(f"{notebook} did not finish: it names no run.")
     return Path(shutil.copyfile(notebook, Path(''.join(shown[-1]))/'train.ipynb'))
 
-# %% ../nbs/20_training.ipynb #0020
+# %% ../nbs/20_training.ipynb #0021
 if __name__ == '__main__' and '__file__' in globals(): main()

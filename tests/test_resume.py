@@ -23,10 +23,11 @@ def finish(process):
 def weights(out):
     folder, = out.glob('*/s0')
     last = torch.load(folder / 'last.pt', weights_only=True)
-    return dict(model=last['model'], teacher=last['teacher'], step=last['step']), (folder / 'metrics.json').read_text()
+    return {name: last[name] for name in ('model', 'teacher', 'memory', 'step')}, (folder / 'metrics.json').read_text()
 
 
 def equal(a, b):
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
@@ -55,6 +56,7 @@ def test_killed_and_resumed_is_bit_identical(alone, tmp_path):
     finish(start(tmp_path / 'runs', alone / 'cache'))
     (ours, metrics), (theirs, reference) = weights(tmp_path / 'runs'), weights(alone / 'runs')
     assert ours['step'] == STEPS and equal(ours, theirs) and metrics == reference
+    assert len(ours['memory']['bank']['entries']) > 2, 'the bank is part of it'
     other = {k: v + 1e-7 if v.is_floating_point() else v for k, v in ours['model'].items()}
     assert not equal(dict(ours, model=other), theirs), 'the comparison can fail'
 

@@ -85,3 +85,17 @@ def test_command_line(tmp_path, cache):
     assert re.search(r'mask_AP50 +\d', done.stdout) and 's0' in done.stdout
     wrong = subprocess.run([*command, '--lambda1', '-1'], cwd=tmp_path, env=shell(**cache), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert wrong.returncode == 2 and 'lambda1 must not be negative' in wrong.stderr and 'Traceback' not in wrong.stderr
+
+
+def test_every_parameter_of_the_method_is_in_the_notebook():
+    "papermill -p reaches all of SIM's parameters, and every name in the parameter cell is one that `config` knows and the notebook passes on."
+    from dataclasses import fields
+
+    from simseg.core import Config
+    cells = json.loads((ROOT / 'nbs/train.ipynb').read_text(encoding='utf-8'))['cells']
+    source, = (''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', []))
+    names = set(re.findall(r'^(\w+) = None', source, re.M))
+    method = 'mu tau_low tau_high tau lambda1 lambda2 alpha prototypes prototype_momentum ema_momentum bank rectification'
+    assert set(method.split()) <= names <= {f.name for f in fields(Config)}
+    passed, = (''.join(c['source']) for c in cells if 'parameters = (' in ''.join(c['source']))
+    assert set(re.findall(r'\w+', ''.join(re.findall(r"'([^']*)'", passed.split('parameters = ')[1].split('.split')[0])))) | {'preset'} == names

@@ -39,7 +39,7 @@ def ends(x:Tensor, # [...,h,w]
 def colour_similarity(batch:Batch, stride:int=4,
                       bottom:float=0 # rows of the image file without edges, from below
                      ) -> tuple: # 4 maps [B,h-dy,w-|dx|] of similarity in [0,1], validity [B,h,w] bool
-    "Colour similarity of all pairs (BoxInst, Eq. 5 and section 3.2; spec N4). The image is averaged over stride x stride pixels first."
+    "Colour similarity of all pairs (BoxInst, Eq. 5 and section 3.2). The image is averaged over stride x stride pixels first."
     lab = rgb_to_lab(F.avg_pool2d(batch.images.float(), stride).floor() / 255)
     similar = tuple((-0.5 * (a - b).square().sum(1).sqrt()).exp() for a, b in (ends(lab, *o) for o in PAIRS))
     half = stride // 2
@@ -50,7 +50,7 @@ def box_masks(boxes:Tensor, # [N,4] pixels
               shape:tuple, # (h, w) of the grid
               stride:int=4 # pixels
              ) -> Tensor: # [N,h,w] bool
-    "Filled boxes on the grid of mask logits (BoxInst; spec N4)."
+    "Filled boxes on the grid of mask logits (BoxInst)."
     at = lambda n: torch.arange(n, device=boxes.device) * stride + stride // 2
     inside = lambda p, lo, hi: (p >= lo[:, None].floor()) & (p < (hi[:, None] + 1).floor())
     x0, y0, x1, y1 = boxes.unbind(1)
@@ -106,7 +106,7 @@ def pairwise_loss(logits:Tensor, # [P,h,w]
                   image:Tensor, # [P] int64 image of each positive
                   threshold:float=0.3 # similarity from which a pair counts
                  ) -> Tensor: # scalar
-    "Mean loss of all counted pairs (BoxInst, Eq. 6; spec N4); 0 for no positives. First derivatives only."
+    "Mean loss of all counted pairs (BoxInst, Eq. 6); 0 for no positives. First derivatives only."
     loss, count = _Pairwise.apply(logits, box, [s >= threshold for s in similar], valid, image)
     return loss / count.clamp(min=1)
 
@@ -123,7 +123,7 @@ def low_level(out:Output, batch:Batch,
 
 # %% ../../nbs/10_losses.box.ipynb #0027
 def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
-    "Masks of all objects at the grid points (2 + 4j, 2 + 4i) (CondInst; spec N3). Raises ValueError where a target has none."
+    "Masks of all objects at the grid points (2 + 4j, 2 + 4i) (CondInst). Raises ValueError where a target has none."
     h, w = (n // stride for n in batch.images.shape[-2:])
     rows = []
     for t in batch.targets:

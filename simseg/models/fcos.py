@@ -131,7 +131,7 @@ def fcos_losses(raw:Raw, # the head's output
                 boxes:Tensor, # [N,4] pixels
                 labels:Tensor # [N] int64
                ) -> tuple: # {'class', 'box', 'centre'}, Positives
-    "The three losses (spec N2) and all positive locations."
+    "The three losses (FCOS, Tian et al. 2019, section 3) and all positive locations."
     image, location = (target >= 0).nonzero(as_tuple=True)
     obj = target[image, location]
     count = world_mean(torch.tensor(float(len(obj)), device=target.device)).clamp(min=1)
@@ -154,7 +154,7 @@ def best_positives(pos:Positives,
                    limit:int, # positives an image
                    images:int # B
                   ) -> Positives: # in the order of `pos`
-    "Of each object the best max(limit // objects of its image that have positives, 1) positives (BoxInst, TOPK; spec N4)."
+    "Of each object the best max(limit // objects of its image that have positives, 1) positives (BoxInst, TOPK)."
     if not len(pos): return pos
     order = score.argsort(descending=True, stable=True)
     order = order[pos.object[order].argsort(stable=True)] # by object, best first
@@ -198,7 +198,7 @@ def detect(raw:Raw,
            limit:int=100, # detections an image
            per_level:int=1000 # candidates a level
           ) -> list: # B Detections
-    "FCOS inference (spec N2)."
+    "FCOS inference (Tian et al. 2019, section 3)."
     product = raw.classes.float().sigmoid() * raw.centre.float().sigmoid()[..., None]
     out = []
     for b, (h, w) in enumerate(sizes):

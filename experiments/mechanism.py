@@ -1,0 +1,57 @@
+"""Where do semantics help? From recorded runs over tangle's knobs to one figure.
+
+First the runs, some six hours on two cores:
+    python experiments/gain.py tangle-quick --rows boxinst sim sim+semantic --seeds 0 --camouflage 0 .5 1 --overlap 0 .5 1
+Then the figure and its numbers, from the records alone:
+    python experiments/mechanism.py [--runs results/runs] [--out results/figures/mechanism]
+
+Left: mask AP of each method at each pair of knobs. Right: IoU of the pseudo masks with the true masks of held-out objects, from the semantic map
+alone, from the instance map alone and from both, beside that of the filled box. A cell without a record stays empty.
+"""
+import argparse
+from pathlib import Path
+
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import pandas as pd
+from simseg.runs import load_runs
+
+STAGES = {'iou_box': 'the box', 'iou_semantic': 'M_S alone', 'iou_instance': 'M_I alone', 'iou': 'both: M'}
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('--runs', type=Path, default=Path('results/runs'))
+parser.add_argument('--out', type=Path, default=Path('results/figures/mechanism'))
+parser.add_argument('--preset', default='quick')
+parser.add_argument('--steps', type=int, default=800)
+args = parser.parse_args()
+
+runs = load_runs(args.runs)
+wanted = dict(data='tangle', preset=args.preset, steps=args.steps, data_seed=0)
+runs = runs[(runs[list(wanted)] == pd.Series(wanted)).all(axis=1)].copy()
+semantic = runs['semantic_loss'].fillna(0) > 0 if 'semantic_loss' in runs else False
+runs['row'] = runs['method'] + pd.Series(semantic, index=runs.index).map({True: '+semantic', False: ''})
+stages = [f'pseudo.{k}' for k in STAGES if f'pseudo.{k}' in runs]
+cells = runs.groupby(['overlap', 'camouflage', 'row'])[['mask_AP', *stages]].agg(['mean', 'count'])
+means = cells[[(m, 'mean') for m in ('mask_AP', *stages)]].droplevel(1, axis=1)
+table = pd.concat([means, cells[('mask_AP', 'count')].rename('seeds')], axis=1).reset_index()
+args.out.parent.mkdir(parents=True, exist_ok=True)
+table.round(4).to_csv(args.out.with_suffix('.csv'), index=False)
+
+overlaps = sorted(table['overlap'].unique())
+figure, axes = plt.subplots(2, len(overlaps), figsize=(3.2 * len(overlaps), 5), dpi=90, layout='constrained', squeeze=False, sharex=True,
+                            sharey='row')
+for column, overlap in zip(axes.T, overlaps):
+    here = table[table['overlap'] == overlap]
+    for row, one in here.groupby('row'):
+        if row in ('boxinst', 'sim', 'sim+semantic', 'supervised'): column[0].plot(one['camouflage'], one['mask_AP'], 'o-', label=row)
+    column[0].set_title(f'overlap {overlap:g}', fontsize=9)
+    for style, (row, one) in zip(('-', '--'), here[here['row'].isin(['sim', 'sim+semantic'])].groupby('row')):
+        for k, (stage, name) in enumerate(STAGES.items()):
+            if f'pseudo.{stage}' not in one: continue
+            column[1].plot(one['camouflage'], one[f'pseudo.{stage}'], f'C{k}o{style}', label=f'{name} ({row})', markersize=3)
+    column[1].set_xlabel('camouflage')
+axes[0, 0].set_ylabel('mask AP, held-out scenes')
+axes[1, 0].set_ylabel('IoU with true masks')
+for row in axes: row[0].legend(fontsize=6)
+figure.savefig(args.out.with_suffix('.png'))
+print(table.round(3).to_string(index=False))
