@@ -1,6 +1,6 @@
 """Does the method work? Trains every row of a table with every seed, several at once, and skips what is recorded.
 
-python experiments/gain.py SETTING [--seeds 0 1 2] [--rows boxinst sim ...] [--parallel 2] [--out results/runs] [--data FOLDER]
+python experiments/gain.py SETTING [--seeds 0 1 2] [--rows boxinst sim ...] [--parallel 2] [--threads 1] [--out results/runs] [--data FOLDER]
                            [--camouflage 0 .5 1] [--overlap 0 .5 1] [--set NAME=VALUE ...] [--dry-run]
 
 A run that fails or is stopped leaves the others alone; the same command goes on where it stopped. Logs lie in OUT/../logs.
@@ -31,7 +31,8 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument('setting', choices=SETTINGS)
 parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
 parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
-parser.add_argument('--parallel', type=int, default=2, help='runs at once; each has the cores over this many threads')
+parser.add_argument('--parallel', type=int, default=2, help='runs at once')
+parser.add_argument('--threads', type=int, help='threads a run; the cores over the runs at once unless given')
 parser.add_argument('--out', type=Path, default=Path('results/runs'))
 parser.add_argument('--data', help='folder of a COCO-form set, for the data- settings')
 for knob in ('camouflage', 'overlap'): parser.add_argument(f'--{knob}', type=float, nargs='+', help='of tangle: all combinations')
@@ -53,7 +54,7 @@ def train(job):
     name = '-'.join([args.setting, row, *(f'{v:g}' for v in cell.values()), f's{seed}'])
     logs = args.out.resolve().parent / 'logs'
     logs.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // args.parallel))
+    threads = str(args.threads or max(1, (os.cpu_count() or 1) // args.parallel))
     with open(logs / f'{name}.log', 'w') as log:
         done = subprocess.run(command(*job), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                               env=os.environ | dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), threads))

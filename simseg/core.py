@@ -249,8 +249,8 @@ _small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=
 PRESETS = {
     'smoke': dict(_small_net, weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
-    'quick': dict(_small_net, method='boxinst', camouflage=0., overlap=.25, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=560, batch_size=4,
-                  lr=1.5e-3, save_every=200),
+    'quick': dict(_small_net, method='boxinst', camouflage=0., overlap=.25, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=560,
+                  batch_size=4, lr=1.5e-3, save_every=200),
     'small': dict(_small_net, sizes=(224, 256, 288), test_size=256, max_size=448, levels=5, steps=1800, batch_size=4, lr=1.5e-3),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512, log_every=50),
@@ -283,8 +283,8 @@ def _check(c):
     unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold',
             'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_shift', 'paste_flip')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
-                'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections', 'prototypes',
-                'epsilon', 'sinkhorn_iterations', 'bank')
+                'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections',
+                'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank')
     for name in unit:
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:

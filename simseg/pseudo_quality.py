@@ -32,7 +32,8 @@ def judge(c:Config, view:View, truth, # [N,h,w] bool
     negative, _ = precision_recall(p.sure & ~p.mask & view.box, ~truth)
     rows = dict(iou_box=mask_iou(view.box, truth), iou_instance=mask_iou((view.instance > .5) & view.box, truth),
                 iou_semantic=mask_iou((semantic > .5) & view.box & there[:, None, None], truth), iou=mask_iou(p.prob > .5, truth),
-                iou_pseudo=mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(), score=p.score)
+                iou_pseudo=mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(),
+                score=p.score)
     rows = {k: v[keep].float() for k, v in rows.items()}
     rows['separation'] = separation(view.similarity[view.pair][keep].clamp(-1, 1), truth[keep], (view.box & ~truth)[keep])[None]
     return rows
