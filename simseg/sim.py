@@ -40,7 +40,7 @@ class Memory:
 # %% ../nbs/16_sim.ipynb #0007
 @dataclass
 class View:
-    "Every stage of the correction. Rows are objects of the batch, but for `similarity`: a row each (image, class)."
+    "Every stage of the correction. Rows are objects of the batch, but for `similarity`, `image` and `label`: a row each (image, class)."
     box: Tensor # [N,h,w] bool
     instance: Tensor # [N,h,w] M_I
     similarity: Tensor # [K,h,w] max_l <z, p_l>, less that of the background under `contrast`
@@ -48,6 +48,7 @@ class View:
     image: Tensor # [K] int64
     label: Tensor # [K] int64
     pseudo: Pseudo
+    known: Tensor # [N] bool, the class had prototypes; where not, M = M_I
 
 def background_similarity(features:Tensor, prototypes:Prototypes) -> Tensor: # [B,h,w]; 0 until the background has prototypes
     "The largest cosine with the background's prototypes, the last row (ours)."
@@ -56,7 +57,7 @@ def background_similarity(features:Tensor, prototypes:Prototypes) -> Tensor: # [
     return class_similarity(features, prototypes, image, row)[0] * known(prototypes, row)[:, None, None]
 
 def augment(c:Config, batch:Batch, memory:Memory, step:int, rank:int=0) -> Batch:
-    "The batch with pasted objects; the batch itself where the method does not paste."
+    "The batch with pasted objects, which depend on seed, step and rank; the batch itself where the method does not paste."
     if c.method != 'sim': return batch
     return copy_paste(batch, memory.bank, (c.seed, step, rank), c.paste_share, c.paste_most, c.paste_shift, c.paste_flip, c.paste_scale, c.tau_high)
 
@@ -70,9 +71,10 @@ def correct(c:Config, seen:Output, # the teacher's, at the student's positives
     instance = instance_map(seen.logits, positive_weights(seen.quality, where, n, c.mu), where, n)
     similarity, pair, *of = class_similarity(seen.features, prototypes, image, label)
     if c.similarity == 'contrast': similarity = similarity - background_similarity(seen.features, prototypes)[of[0]]
+    there = known(prototypes, label)
     m = rectify(instance, similarity[pair], c.rectification, c.tau, c.alpha)
-    m = torch.where(known(prototypes, label)[:, None, None], m, instance)
-    return View(box, instance, similarity, pair, *of, pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high))
+    m = torch.where(there[:, None, None], m, instance)
+    return View(box, instance, similarity, pair, *of, pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high), there)
 
 def losses(out:Output, # the student's
            view:View, batch:Batch) -> dict: # {'pseudo', 'paste'}, unweighted
@@ -80,7 +82,7 @@ def losses(out:Output, # the student's
     return dict(pseudo=pseudo_loss(out, view.pseudo, batch.pasted()), paste=paste_loss(out, batch))
 
 @torch.no_grad()
-def pixels(c:Config, seen:Output, view:View, batch:Batch, classes:int) -> tuple: # [n,D] features, [n] int64 class
+def pixels(c:Config, seen:Output, view:View, batch:Batch, classes:int) -> tuple: # [n,D] unit features, [n] int64 class
     "The teacher's features under the pseudo masks, each pixel once a class; under `contrast` those outside all boxes too, as class C."
     used = view.pseudo.mask & view.pseudo.used[:, None, None]
     k, y, x = (torch.zeros_like(view.similarity, dtype=torch.int32).index_add(0, view.pair, used.int()) > 0).nonzero(as_tuple=True)
@@ -96,11 +98,12 @@ def pixels(c:Config, seen:Output, view:View, batch:Batch, classes:int) -> tuple:
 def remember(c:Config, seen:Output, view:View, batch:Batch,
              clean:Batch, # before anything was pasted
              memory:Memory, classes:int) -> dict: # health: 0-dim tensors and a histogram
-    "Move the prototypes, fill the bank, say how the method fares. Called once a step after the optimiser, by every process."
+    """Move the prototypes, fill the bank, say how the method fares. Called once a step after the optimiser, by every process. The health numbers
+    are those of `health`, of `Prototypes.update` (as prototypes_...), and `semantic_map`, the histogram of M_S in the boxes of known classes."""
     moved = memory.prototypes.update(*pixels(c, seen, view, batch, classes))
     if c.method == 'sim':
         own = ~batch.pasted()
         rest = Batch(clean.images, [t if t.pasted is None else replace(t[~t.pasted], pasted=None) for t in batch.targets])
         memory.bank.push(rest, view.pseudo.prob[own], (view.pseudo.score * view.pseudo.used)[own], c.tau_high)
-    semantic, there = semantic_map(view.similarity, c.tau)[view.pair], known(memory.prototypes, batch.flat()[1])[:, None, None]
-    return health(view.pseudo, view.box) | {f'prototypes_{k}': v for k, v in moved.items()} | dict(semantic_map=histogram(semantic, view.box & there))
+    semantic = histogram(semantic_map(view.similarity, c.tau)[view.pair], view.box & view.known[:, None, None])
+    return health(view.pseudo, view.box) | {f'prototypes_{k}': v for k, v in moved.items()} | dict(semantic_map=semantic)
