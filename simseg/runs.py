@@ -54,8 +54,10 @@ def read_json(path):
 # %% ../nbs/19_runs.ipynb #0009
 def _fields(config): return plain(asdict(config) if is_dataclass(config) else dict(config))
 
+def _later(): return {f.name: plain(f.default) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
+
 def _hashed(config): # what identifies a run, beside data and seed; a file of weights by its content
-    later = {f.name: plain(f.default) for f in fields(Config) if f.metadata['added']}
+    later = _later()
     kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data') and not (k in later and v == later[k])}
     if Path(str(kept.get('weights'))).is_file(): kept['weights'] = hashlib.sha256(Path(kept['weights']).read_bytes()).hexdigest()[:12]
     return kept
@@ -270,7 +272,7 @@ def load_runs(root='results/runs') -> pd.DataFrame:
     for path in sorted(Path(root).glob('*/s*/metrics.json')):
         folder = path.parent
         origin, metrics = (pd.json_normalize(read_json(f)).to_dict('records')[0] for f in (folder/'provenance.json', path)) # nested: 'a.b'
-        config = read_json(folder/'config.json')
+        config = _later() | read_json(folder/'config.json')
         metrics = {k if k not in config else f'metrics.{k}': v for k, v in metrics.items()}
         rows.append(dict(run=folder.parent.name, folder=str(folder)) | config | metrics | {f'provenance.{k}': v for k, v in origin.items()})
     return pd.DataFrame(rows if rows else None, columns=None if rows else ['run', 'folder'])
