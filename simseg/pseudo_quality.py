@@ -12,7 +12,7 @@ from .core import Config
 from .losses.box import mask_targets
 from .losses.pseudo import mask_iou, precision_recall
 from .prototypes import Prototypes
-from .semantic_map import known, semantic_map, separation
+from .semantic_map import semantic_map, separation
 from .sim import View, correct
 
 # %% auto #0
@@ -21,7 +21,6 @@ __all__ = ['judge', 'pseudo_quality']
 # %% ../nbs/18b_pseudo_quality.ipynb #0005
 @torch.no_grad()
 def judge(c:Config, view:View, truth, # [N,h,w] bool
-          there, # [N] bool, objects whose class has prototypes
           found # [N] bool, objects with a positive
          ) -> dict: # of [n] float, the n objects that count
     "Measures of each object's maps and pseudo mask against its true mask."
@@ -31,11 +30,12 @@ def judge(c:Config, view:View, truth, # [N,h,w] bool
     precision, recall = precision_recall(p.mask, truth)
     negative, _ = precision_recall(p.sure & ~p.mask & view.box, ~truth)
     rows = dict(iou_box=mask_iou(view.box, truth), iou_instance=mask_iou((view.instance > .5) & view.box, truth),
-                iou_semantic=mask_iou((semantic > .5) & view.box & there[:, None, None], truth), iou=mask_iou(p.prob > .5, truth),
+                iou_semantic=mask_iou((semantic > .5) & view.box & view.known[:, None, None], truth), iou=mask_iou(p.prob > .5, truth),
                 iou_pseudo=mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(),
                 score=p.score)
     rows = {k: v[keep].float() for k, v in rows.items()}
-    rows['separation'] = separation(view.similarity[view.pair][keep].clamp(-1, 1), truth[keep], (view.box & ~truth)[keep])[None]
+    rows['separation'] = separation(view.similarity[view.pair][keep] / 2, truth[keep], # a difference of cosines lies in [-2,2]
+                                    (view.box & ~truth)[keep])[None]
     return rows
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def pseudo_quality(c:Config,
     for batch in batches:
         seen, label = model(batch), batch.flat()[1]
         view, found = correct(c, seen, batch, prototypes), torch.bincount(seen.positives.object, minlength=len(label)) > 0
-        if found.any(): rows.append(judge(c, view, mask_targets(batch), known(prototypes, label), found))
+        if found.any(): rows.append(judge(c, view, mask_targets(batch), found))
     model.train(training)
     if not rows: return {}
     each = {k: torch.cat([r[k] for r in rows]).cpu() for k in rows[0]}
