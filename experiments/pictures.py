@@ -1,35 +1,45 @@
-"""Predictions of a finished run beside the truth, as a PNG.
+"""Predictions of finished runs beside the truth, as a PNG: a column a run.
 
-python experiments/pictures.py RUN_FOLDER OUT.png [--data FOLDER] [--images 3] [--first 0] [--blank]
+python experiments/pictures.py RUN_FOLDER [RUN_FOLDER ...] OUT.png [--data FOLDER] [--images 3] [--first 0] [--blank] [--plain]
 
 A record holds no path, so --data says where a set other than tangle lies. --blank leaves the photographs out (masks on white), for
-photographs that may not be passed on.
+photographs that may not be passed on. The runs must share their evaluated set.
 """
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-
 from simseg.inference import predict_image
-from simseg.show import side_by_side
 from simseg.recipe import data_sets
+from simseg.show import panels, show_objects, truth_colours
 from simseg.training import load_model
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument('run', type=Path)
+parser.add_argument('runs', type=Path, nargs='+')
 parser.add_argument('out', type=Path)
 parser.add_argument('--data', help='folder of the data set, unless tangle')
 parser.add_argument('--images', type=int, default=3)
 parser.add_argument('--first', type=int, default=0, help='index of the first image')
 parser.add_argument('--score', type=float, default=0.3, help='least score shown')
 parser.add_argument('--blank', action='store_true')
+parser.add_argument('--plain', action='store_true', help='masks alone, without boxes and names')
 args = parser.parse_args()
 
-model, c, classes, _ = load_model(args.run)
+models = [load_model(run) for run in args.runs]
+_, c, classes, _ = models[0]
 val = data_sets(replace(c, data=args.data or 'tangle')).val
-images, truth = zip(*[val[i] for i in range(args.first, min(args.first + args.images, len(val)))])
-found = [predict_image(model, image, c.test_size, c.max_size) for image in images]
-shown = [torch.full_like(image, 255) for image in images] if args.blank else images
+chosen = [val[i] for i in range(args.first, min(args.first + args.images, len(val)))]
+h, w = chosen[0][0].shape[1:]
+style = dict(labels=False, boxes=False) if args.plain else {}
+figure, axes = panels(len(chosen), 2 + len(models), 2.2, 2.2 * h / w + .2)
+for row, (image, truth) in zip(axes, chosen):
+    shown = torch.full_like(image, 255) if args.blank else image
+    show_objects(row[0], shown)
+    show_objects(row[1], shown, truth, classes, **style)
+    for ax, (model, own, _, _) in zip(row[2:], models):
+        found = predict_image(model, image, own.test_size, own.max_size)
+        show_objects(ax, shown, found, classes, score_min=args.score, index=truth_colours(truth, found), **style)
+for ax, title in zip(axes[0], ['image', 'ground truth', *(own.method for _, own, _, _ in models)]): ax.set_title(title, fontsize=8)
 args.out.parent.mkdir(parents=True, exist_ok=True)
-side_by_side(shown, truth, found, classes, score_min=args.score).savefig(args.out)
+figure.savefig(args.out)
