@@ -98,7 +98,8 @@ class Batch:
 
     def pin_memory(self):
         "Called by the data loader: page-locked tensors copy to the GPU without waiting."
-        return Batch(self.images.pin_memory(), [t._map(lambda v: v.pin_memory()) for t in self.targets])
+        masks = None if self.pasted_masks is None else self.pasted_masks.pin_memory()
+        return Batch(self.images.pin_memory(), [t._map(lambda v: v.pin_memory()) for t in self.targets], masks)
 
 # %% ../nbs/00_core.ipynb #0012
 @dataclass
@@ -292,6 +293,9 @@ def _check(c):
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
                  'paste_most', 'paste_scale', 'semantic_loss'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
+    for name in ('ema_momentum', 'prototype_momentum'):
+        if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
+    if c.semantic_loss and c.method == 'supervised': raise ValueError("semantic_loss belongs to boxinst, pseudo and sim; supervised has true masks.")
     if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
     if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file():
         raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
