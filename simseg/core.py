@@ -220,6 +220,7 @@ class Config:
     sinkhorn_iterations: int = F(3, 'SIM', added=True)
     similarity: str = F('cosine', 'cosine (Eq. 1) | contrast (less the largest cosine with background prototypes), ours', added=True)
     semantic_loss: float = F(0.0, 'weight of the auxiliary semantic loss from boxes, ours; the authors tried .1 in development', added=True)
+    outside_loss: float = F(0.0, 'weight of plain cross-entropy outside the boxes: a part of the pseudo loss on its own, ours', added=True)
     bank: int = F(100, 'images in the memory bank, SIM', added=True)
     paste_share: float = F(0.25, "share of the source's objects that are pasted, at least 1, SIM", added=True)
     paste_most: int = F(3, 'pasted objects an image at most, SIM', added=True)
@@ -291,7 +292,7 @@ def _check(c):
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")

@@ -33,10 +33,8 @@ def judge(c:Config, view:View, truth, # [N,h,w] bool
                 iou_semantic=mask_iou((semantic > .5) & view.box & view.known[:, None, None], truth), iou=mask_iou(p.prob > .5, truth),
                 iou_pseudo=mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(),
                 score=p.score)
-    rows = {k: v[keep].float() for k, v in rows.items()}
-    rows['separation'] = separation(view.similarity[view.pair][keep] / 2, truth[keep], # a difference of cosines lies in [-2,2]
-                                    (view.box & ~truth)[keep])[None]
-    return rows
+    rows['separation'] = separation(view.similarity[view.pair] / 2, truth, view.box & ~truth) # a difference of cosines lies in [-2,2]
+    return {k: v[keep].float() for k, v in rows.items()}
 
 @torch.no_grad()
 def pseudo_quality(c:Config,
@@ -44,7 +42,8 @@ def pseudo_quality(c:Config,
                    prototypes:Prototypes,
                    batches # of images with their objects and true masks
                   ) -> dict: # floats; empty without objects
-    "Means over objects, and the correlation of the score S with the IoU of the pseudo mask. The model is put in eval mode for it and then back."
+    """Means over objects (`separation`: over those with both kinds of pixels), and the correlation of the score S with the IoU of the pseudo mask.
+    The model is put in eval mode for it and then back."""
     training, rows = model.training, []
     model.eval()
     for batch in batches:
@@ -55,6 +54,6 @@ def pseudo_quality(c:Config,
     if not rows: return {}
     each = {k: torch.cat([r[k] for r in rows]).cpu() for k in rows[0]}
     both = torch.stack([each['score'], each['iou_pseudo']])[:, each['used'] > 0]
-    means = {k: v.mean().item() for k, v in each.items()} | dict(objects=len(each['iou']))
+    means = {k: v.nanmean().item() for k, v in each.items()} | dict(objects=len(each['iou']))
     if both.shape[1] > 2 and both.std(1).min() > 0: means['score_iou_correlation'] = torch.corrcoef(both)[0, 1].item()
     return means

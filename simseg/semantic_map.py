@@ -54,7 +54,7 @@ def _same(**maps): # ValueError unless all have one shape
 
 @torch.no_grad()
 def histogram(map:Tensor, # [N,h,w] probabilities in [0,1]
-              region:Tensor, # [N,h,w] bool, the pixels that count
+              region:Tensor, # [N,h,w] bool, the pixels that count; or int, how many times each does
               bins:int=10 # of equal width over [0,1]; a bin has its lower edge, the last both
              ) -> Tensor: # [bins] float32 share of the pixels; 0 everywhere where no pixel counts
     "How the values inside a region are spread. Raises ValueError where the shapes differ."
@@ -69,14 +69,12 @@ def separation(similarity:Tensor, # [N,h,w] cosines
                positive:Tensor, # [N,h,w] bool, surely the object
                negative:Tensor, # [N,h,w] bool, surely not
                bins:int=256
-              ) -> Tensor: # 0-dim, in [0,1]; 0.5 where no object has both kinds of pixels
-    "Mean over objects of the area under the ROC curve. Raises ValueError where the shapes differ."
+              ) -> Tensor: # [N] in [0,1]; NaN for an object that lacks one of both kinds of pixels
+    "The area under the ROC curve of each object. Raises ValueError where the shapes differ."
     _same(similarity=similarity, positive=positive, negative=negative)
     n = len(similarity)
     which = ((similarity.float() + 1) * (bins / 2)).long().clamp_(0, bins - 1)
     which = (which + bins * torch.arange(n, device=which.device)[:, None, None]).flatten()
     p, q = (torch.zeros(n * bins, device=which.device).index_add_(0, which, m.flatten().float()).view(n, bins) for m in (positive, negative))
     both = p.sum(1) * q.sum(1)
-    area = (p * (q.cumsum(1) - q / 2)).sum(1) / both.clamp(min=1)
-    count = (both > 0).sum()
-    return torch.where(count > 0, area.sum() / count.clamp(min=1), 0.5)
+    return torch.where(both > 0, (p * (q.cumsum(1) - q / 2)).sum(1) / both, torch.nan)

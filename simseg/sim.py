@@ -67,14 +67,16 @@ def correct(c:Config, seen:Output, # the teacher's, at the student's positives
     "From the teacher's view to pseudo masks (SIM, section 3.2). Until a class has prototypes, M = M_I."
     boxes, label, image = batch.flat()
     n, where = len(boxes), seen.positives.object
-    box = box_masks(boxes, seen.logits.shape[-2:])
+    valid = batch.valid()[image, 2::4, 2::4]
+    box = box_masks(boxes, seen.logits.shape[-2:]) & valid
     instance = instance_map(seen.logits, positive_weights(seen.quality, where, n, c.mu), where, n)
     similarity, pair, *of = class_similarity(seen.features, prototypes, image, label)
     if c.similarity == 'contrast': similarity = similarity - background_similarity(seen.features, prototypes)[of[0]]
     there = known(prototypes, label)
     m = rectify(instance, similarity[pair], c.rectification, c.tau, c.alpha)
     m = torch.where(there[:, None, None], m, instance)
-    return View(box, instance, similarity, pair, *of, pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high), there)
+    pseudo = pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high)
+    return View(box, instance, similarity, pair, *of, replace(pseudo, sure=pseudo.sure & valid), there)
 
 def losses(out:Output, # the student's
            view:View, batch:Batch) -> dict: # {'pseudo', 'paste'}, unweighted
@@ -101,9 +103,7 @@ def remember(c:Config, seen:Output, view:View, batch:Batch,
     """Move the prototypes, fill the bank, say how the method fares. Called once a step after the optimiser, by every process. The health numbers
     are those of `health`, of `Prototypes.update` (as prototypes_...), and `semantic_map`, the histogram of M_S in the boxes of known classes."""
     moved = memory.prototypes.update(*pixels(c, seen, view, batch, classes))
-    if c.method == 'sim':
-        own = ~batch.pasted()
-        rest = Batch(clean.images, [t if t.pasted is None else replace(t[~t.pasted], pasted=None) for t in batch.targets])
-        memory.bank.push(rest, view.pseudo.prob[own], (view.pseudo.score * view.pseudo.used)[own], c.tau_high)
-    semantic = histogram(semantic_map(view.similarity, c.tau)[view.pair], view.box & view.known[:, None, None])
+    if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.pseudo.prob, view.pseudo.score * view.pseudo.used, c.tau_high)
+    times = torch.zeros_like(view.similarity, dtype=torch.int32).index_add(0, view.pair, (view.box & view.known[:, None, None]).int())
+    semantic = histogram(semantic_map(view.similarity, c.tau), times) # each map once, its pixels as often as boxes hold them
     return health(view.pseudo, view.box) | {f'prototypes_{k}': v for k, v in moved.items()} | dict(semantic_map=semantic)

@@ -8,7 +8,7 @@ __all__ = ['HEADS', 'SELF_CORRECTING', 'State', 'checkpoint', 'restore', 'step_l
            'train', 'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
-import argparse, json, math, os, shutil, time
+import argparse, functools, json, math, os, shutil, time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .data.coco import CocoSet, ground_truth
 from .data.loader import eval_loader, loader
 from .evaluate import evaluate
 from .inference import predict
-from .losses.box import box_masks, low_level, supervised
+from .losses.box import box_masks, low_level, outside_loss, supervised
 from .losses.semantic import semantic_loss
 from .models.condinst import condinst
 from .models.ema import Teacher, scaled_momentum
@@ -61,19 +61,24 @@ class State:
         if self.teacher: self.teacher.load_state_dict(state['teacher'])
         if self.memory: self.memory.load_state_dict(state['memory'])
 
+@functools.cache
+def _host_group(): # banks lie on the host and need not pass through GPUs
+    return torch.distributed.new_group(backend='gloo')
+
 def checkpoint(fabric, state:State) -> dict:
-    "The state of all processes. They differ in their memory banks alone; every process calls it."
+    "The state of all processes, on the first. They differ in their memory banks alone; every process calls it."
     saved = state.state_dict()
     if state.memory and fabric.world_size > 1:
-        banks = [None] * fabric.world_size if fabric.global_rank == 0 else None
-        torch.distributed.gather_object(saved['memory']['bank'], banks)
-        saved['banks'] = banks
+        saved['banks'] = [None] * fabric.world_size if fabric.global_rank == 0 else None
+        torch.distributed.gather_object(saved['memory'].pop('bank'), saved['banks'], group=_host_group())
     return saved
 
 def restore(fabric, state:State, saved:dict):
     "Go on from `checkpoint`. With another number of processes the banks start empty: each belonged to one."
-    banks = saved.pop('banks', [saved['memory']['bank']] if 'memory' in saved else [])
-    if 'memory' in saved: saved['memory']['bank'] = banks[fabric.global_rank] if len(banks) == fabric.world_size else Bank().state_dict()
+    if 'memory' in saved:
+        banks = saved.get('banks') or [saved['memory']['bank']]
+        mine = banks[fabric.global_rank] if len(banks) == fabric.world_size else Bank().state_dict()
+        saved = saved | dict(memory=saved['memory'] | dict(bank=mine))
     state.load_state_dict(saved)
 
 # %% ../nbs/20_training.ipynb #0008
@@ -81,11 +86,13 @@ def step_losses(c:Config, out:Output, batch:Batch, step:int) -> dict: # scalars 
     "All losses of a step: the detector's, and those of the masks by method."
     if c.method == 'supervised': return out.losses | supervised(out, batch)
     semantic = dict(semantic=semantic_loss(out.semantic, batch)) if c.semantic_loss else {}
-    return out.losses | semantic | low_level(out, batch, warmup_ramp(c, step), c.colour_threshold, c.bottom_pixels)
+    outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and warmup_ramp(c, step) == 1 else {}
+    return out.losses | semantic | outside | low_level(out, batch, warmup_ramp(c, step), c.colour_threshold, c.bottom_pixels)
 
 def total_loss(c:Config, losses:dict) -> Tensor:
     "The objective (SIM, Eq. 10): every loss has weight 1 unless the configuration says otherwise."
-    weight = dict(projection=c.projection_weight, pairwise=c.pairwise_weight, pseudo=c.lambda1, paste=c.lambda2, semantic=c.semantic_loss)
+    weight = dict(projection=c.projection_weight, pairwise=c.pairwise_weight, pseudo=c.lambda1, paste=c.lambda2, semantic=c.semantic_loss,
+                  outside=c.outside_loss)
     return sum(weight.get(name, 1.0) * value for name, value in losses.items())
 
 @torch.no_grad()

@@ -1,28 +1,64 @@
 "Run by tests/test_ranks.py, alone or under torchrun: a few steps on given images; prints what each rank saw, as one JSON line."
-import json, sys
+import io, json, sys
 
 import torch
 from simseg.core import config
 from simseg.data.loader import loader
+from simseg.losses.box import box_masks
 from simseg.recipe import data_sets
-from simseg.training import State, leave, make_fabric, train_step
+from simseg.training import State, checkpoint, leave, make_fabric, restore, train_step
 
-bare = sys.argv[1] == 'bare' # the images of the second half of every batch have no object
-c = config('smoke', method='boxinst', batch_size=4, steps=3, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
+kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way)
+method, steps = ('sim', 6) if kind == 'sim' else ('boxinst', 3)
+c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
            weights='package') # frozen norms: no batch statistics
 fabric, data = make_fabric(c), data_sets(c)
-state = State(c, len(data.train.classes))
-model, optimizer = fabric.setup(state.model, state.optimizer)
-log = []
-for batch in loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, c.steps, c.seed, rank=fabric.global_rank, world=fabric.world_size):
-    if bare:
-        half = range(len(batch)) if fabric.world_size == 2 and fabric.global_rank == 1 else range(2, len(batch))
-        for i in half: batch.targets[i] = batch.targets[i][:0]
-    losses, _, out, _ = train_step(c, fabric, state, model.train(), optimizer, batch)
-    log.append({k: v.item() for k, v in losses.items()} | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
-total = sum(p.detach().double().abs().sum().item() for p in state.model.parameters())
+
+
+def begin():
+    state = State(c, len(data.train.classes))
+    return state, *fabric.setup(state.model, state.optimizer)
+
+
+def go(state, model, optimizer, until=c.steps):
+    log, rank = [], fabric.global_rank
+    for batch in loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, until, c.seed, start=state.step, rank=rank,
+                        world=fabric.world_size):
+        if kind != 'full':
+            half = range(len(batch)) if fabric.world_size == 2 and fabric.global_rank == 1 else range(2, len(batch))
+            for i in half: batch.targets[i] = batch.targets[i][:0]
+        if kind == 'sim' and state.step == 0: # what six steps do not learn: masks to paste. On a rank without objects the bank stays empty
+            boxes = batch.flat()[0]
+            state.memory.bank.push(batch, .9 * box_masks(boxes, (batch.images.shape[2] // 4, batch.images.shape[3] // 4)), torch.ones(len(boxes)))
+        losses, _, out, _ = train_step(c, fabric, state, model.train(), optimizer, batch)
+        log.append({k: v.item() for k, v in losses.items()} | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
+    return log
+
+
+def told(state): # of this rank
+    total = sum(p.detach().double().abs().sum().item() for p in state.model.parameters())
+    if not state.memory: return dict(total=total)
+    vectors = state.memory.prototypes.vectors.double()
+    bank = [[e.labels.tolist(), e.place.tolist(), e.data.sum().item()] for e in state.memory.bank.entries]
+    return dict(total=total, prototypes=(vectors * torch.arange(vectors.numel()).view_as(vectors)).sum().item(), bank=bank)
+
+
+mine = begin()
+if kind == 'sim':
+    log = go(*mine, until=3)
+    file = io.BytesIO()
+    if fabric.global_rank == 0: torch.save(checkpoint(fabric, mine[0]), file)
+    else: checkpoint(fabric, mine[0])
+    saved = fabric.broadcast(torch.load(io.BytesIO(file.getvalue()), weights_only=True) if fabric.global_rank == 0 else None)
+    half = dict(log=log, resumed_from=told(mine[0]), banks=len(saved.get('banks') or []), bank_in_memory='bank' in saved['memory'])
+    go(*mine)
+    state, model, optimizer = begin()
+    restore(fabric, state, saved)
+    go(state, model, optimizer)
+    result = half | told(mine[0]) | dict(resumed=told(state))
+else: result = dict(log=go(*mine)) | told(mine[0])
 everyone = [None] * fabric.world_size
-if fabric.world_size > 1: torch.distributed.all_gather_object(everyone, dict(log=log, total=total))
-else: everyone = [dict(log=log, total=total)]
+if fabric.world_size > 1: torch.distributed.all_gather_object(everyone, result)
+else: everyone = [result]
 if fabric.global_rank == 0: print('RESULT', json.dumps(everyone), flush=True)
 leave()

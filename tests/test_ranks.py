@@ -35,6 +35,19 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
     else: assert each[0]['class'] != each[1]['class']
 
 
+def test_sim_goes_on_with_every_bank(tmp_path):
+    "Two processes under SIM, one of which never has an object: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
+    two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'sim'], tmp_path)
+    assert two[0]['log'][0]['positives'] > 0 == two[1]['log'][0]['positives']
+    assert 'pseudo' in two[0]['log'][2] and all(value == value for rank in two for step in rank['log'] for value in step.values())
+    for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
+    assert two[0]['resumed_from']['bank'] and not two[1]['bank'], 'the banks differ'
+    assert two[0]['banks'] == 2 and not two[0]['bank_in_memory']
+    for rank in two:
+        assert rank['resumed'] == {name: rank[name] for name in rank['resumed']}, 'to the bit'
+        assert rank['resumed'] != rank['resumed_from']
+
+
 def test_a_whole_run(tmp_path):
     command = ['-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')]
     python([*TORCHRUN, *command], tmp_path)

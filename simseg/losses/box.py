@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAIRS', 'rgb_to_lab', 'ends', 'colour_similarity', 'box_masks', 'dice', 'projection_loss', 'pairwise_loss',
-           'low_level', 'mask_targets', 'supervised']
+           'low_level', 'outside_loss', 'mask_targets', 'supervised']
 
 # %% ../../nbs/10_losses.box.ipynb #0002
 import torch
@@ -120,6 +120,13 @@ def low_level(out:Output, batch:Batch,
     box = box_masks(boxes, out.logits.shape[-2:])[out.positives.object]
     return dict(projection=projection_loss(out.logits, box),
                 pairwise=ramp * pairwise_loss(out.logits, box, similar, valid, out.positives.image, threshold))
+
+# %% ../../nbs/10_losses.box.ipynb #x
+def outside_loss(out:Output, batch:Batch) -> Tensor: # scalar; 0 for no positive
+    "Cross-entropy toward background at the image's pixels outside each positive's box (ours)."
+    outside = batch.valid()[out.positives.image, 2::4, 2::4] & ~box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]
+    each = (F.softplus(out.logits.float()) * outside).flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
+    return each.sum() / max(len(each), 1)
 
 # %% ../../nbs/10_losses.box.ipynb #0027
 def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
