@@ -36,7 +36,7 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
 
 
 def test_sim_goes_on_with_every_bank(tmp_path):
-    "Two processes under SIM, one of which never has an object: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
+    "Two processes under SIM, one of them without objects: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
     two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'sim'], tmp_path)
     assert two[0]['log'][0]['positives'] > 0 == two[1]['log'][0]['positives']
     assert 'pseudo' in two[0]['log'][2] and all(value == value for rank in two for step in rank['log'] for value in step.values())
