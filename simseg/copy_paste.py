@@ -52,6 +52,7 @@ class Entry:
     labels: Tensor # [K] int64
     score: Tensor # [K] float32, S > 0
     place: Tensor # [K,4] int64: top, left, height, width of the crop, pixels of the image
+    boxes: Tensor # [K,4] float32, as they were annotated (what was visible of them), pixels of the image
     data: Tensor # uint8, crop by crop: pixels [3,h,w], then levels [(h+1)//4,(w+1)//4]
 
     def crops(self) -> list: # K views of `data`
@@ -87,28 +88,28 @@ class Bank:
         """One entry an image, in the order of the batch. Objects that its targets call pasted are none of the image: they are passed over.
         Raises ValueError where rows or sizes do not fit, or the images themselves have something pasted."""
         _check(batch, prob, score)
-        _, labels, image = batch.flat()
+        boxes, labels, image = batch.flat()
         level = levels(prob, tau_high)
         inside = (level > _least(tau_high)) & batch.valid()[:, 2::4, 2::4][image]
         rows, columns, own = inside.any(2), inside.any(1), ~batch.pasted()
-        facts = torch.stack([*span(rows), *span(columns), labels, score.float() * rows.any(1) * own, own], 1).cpu() # waits
+        facts = torch.stack([*span(rows), *span(columns), labels, score.float() * rows.any(1) * own, own, *boxes.T], 1).cpu() # waits
         plan, crops, objects = [], [], [0] * len(batch)
-        for n, ((top, bottom, left, right, label, s, mine), i) in enumerate(zip(facts.tolist(), _owners(batch))):
+        for n, ((top, bottom, left, right, label, s, mine, *annotated), i) in enumerate(zip(facts.tolist(), _owners(batch))):
             objects[i] += int(mine)
             if not s > 0: continue
             (y, h), (x, w) = (_reach(*cells, size) for *cells, size in zip((top, left), (bottom, right), batch.sizes[i]))
-            plan.append((i, int(label), s, (y, x, h, w)))
+            plan.append((i, int(label), s, (y, x, h, w), annotated))
             cells = level[n, y // 4:y // 4 + (h + 1) // 4, x // 4:x // 4 + (w + 1) // 4]
             crops += [batch.images[i, :, y:y + h, x:x + w].reshape(-1), cells.reshape(-1)]
         if plan: self._keep(objects, plan, torch.cat(crops).cpu(), tau_high) # waits
 
     def _keep(self, objects, plan, data, tau_high):
-        data = data.split([_bytes(h, w) for *_, (_, _, h, w) in plan])
+        data = data.split([_bytes(h, w) for *_, (_, _, h, w), _ in plan])
         for i, number in enumerate(objects):
             mine = [k for k, p in enumerate(plan) if p[0] == i]
             if not mine: continue
-            labels, score, place = (torch.tensor(v) for v in list(zip(*(plan[k] for k in mine)))[1:])
-            self.entries.append(Entry(number, tau_high, labels, score, place, torch.cat([data[k] for k in mine])))
+            labels, score, place, boxes = (torch.tensor(v) for v in list(zip(*(plan[k] for k in mine)))[1:])
+            self.entries.append(Entry(number, tau_high, labels, score, place, boxes, torch.cat([data[k] for k in mine])))
 
     def state_dict(self) -> dict: # tensors and plain containers, the oldest entry first
         return dict(entries=[dict(vars(e)) for e in self.entries])
@@ -139,6 +140,7 @@ class Piece(NamedTuple):
     size: tuple # (h, w) at which it is pasted
     corner: tuple # (y, x) of its upper left pixel in the image, may lie outside
     mirror: bool
+    box: tuple # its annotated box where it is pasted, pixels of the image, may reach outside
 
     def unpack(self, data:Tensor, # `self.data` on the device
                tau_high:float) -> tuple: # pixels [3,h,w] uint8, mask [h,w] bool, at `size`
@@ -161,15 +163,21 @@ def draw(bank:Bank, rng, # numpy generator
         raise ValueError(f"tau_high {tau_high} is below {entry.tau_high}, with which the bank was filled: use the same for both.")
     n = min(max(int(share * entry.objects), 1), most)
     chosen = (rng.exponential(size=len(entry.score)) / entry.score.double().numpy()).argsort()[:n].tolist()
-    crops, labels, places, pieces = entry.crops(), entry.labels.tolist(), entry.place.tolist(), []
+    crops, labels, places, boxes, pieces = entry.crops(), entry.labels.tolist(), entry.place.tolist(), entry.boxes.tolist(), []
     for k in chosen:
         y, x, h, w = places[k]
         move, mirror, factor = rng.uniform(-shift, shift, 2), bool(rng.random() < flip), 2 ** rng.uniform(-scale, scale)
         size = tuple(max(1, round(s * factor)) for s in (h, w))
         corner = tuple(p + round((s - new) / 2 + m * side) for p, s, new, m, side in zip((y, x), (h, w), size, move, into))
         if all(-s < c < side for s, c, side in zip(size, corner, into)): # else it lies outside
-            pieces.append(Piece(crops[k], labels[k], (h, w), size, corner, mirror))
+            pieces.append(Piece(crops[k], labels[k], (h, w), size, corner, mirror, _moved(boxes[k], places[k], size, corner, mirror)))
     return pieces
+
+def _moved(box, place, size, corner, mirror): # the box of a crop that is scaled, mirrored and put at `corner`
+    x0, y0, x1, y1 = (v - start for v, start in zip(box, (place[1], place[0]) * 2))
+    if mirror: x0, x1 = place[3] - x1, place[3] - x0
+    fy, fx = size[0] / place[2], size[1] / place[3]
+    return x0 * fx + corner[1], y0 * fy + corner[0], x1 * fx + corner[1], y1 * fy + corner[0]
 
 # %% ../nbs/15_copy_paste.ipynb #0026
 def visible_boxes(boxes:Tensor, # [N,4] pixels
@@ -209,7 +217,8 @@ def _upload(pieces, device): # one transfer for all crops
     if device.type == 'cuda': data = data.pin_memory()
     return data.to(device, non_blocking=True).split([len(p.data) for p in pieces])
 
-def _lay(images, sizes, where, pieces, tau_high): # pastes on `images`, piece k on image where[k]
+def _lay(images, sizes, where, pieces, tau_high): # pastes on `images`, piece k on image where[k]; [M] whether nothing covers it
+    area = torch.zeros(len(pieces), dtype=torch.long, device=images.device)
     masks = torch.zeros(len(pieces), *images.shape[-2:], dtype=torch.bool, device=images.device)
     covered = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
     for k, (i, piece, data) in enumerate(zip(where, pieces, _upload(pieces, images.device))):
@@ -220,9 +229,13 @@ def _lay(images, sizes, where, pieces, tau_high): # pastes on `images`, piece k 
         mask = mask[v, u]
         images[i, :, y, x] = torch.where(mask, pixels[:, v, u], images[i, :, y, x])
         masks[where.index(i):k, y, x] &= ~mask
-        masks[k, y, x] = mask
+        masks[k, y, x], area[k] = mask, mask.sum()
         covered[i, y, x] |= mask
-    return masks, covered
+    return masks, covered, masks.flatten(1).sum(1) == area
+
+def _annotated(pieces, where, sizes, device): # [M,4] boxes, the part inside the image
+    ends = [(x0, y0, min(x1, sizes[i][1]), min(y1, sizes[i][0])) for i, (x0, y0, x1, y1) in zip(where, (p.box for p in pieces))]
+    return torch.tensor(ends, dtype=torch.float).view(-1, 4).clamp(min=0).to(device, non_blocking=True)
 
 def _true_masks(t, rows, covered, pasted): # masks of a target that has them
     if t.masks is None: return None
@@ -238,16 +251,19 @@ def copy_paste(batch:Batch, # is not written on
                shift:float=0.0, # largest shift of an object, as a share of the image; 0 as in the paper
                flip:float=0.0, # probability of mirroring it
                scale:float=0.0, # it is scaled by 2^s, s from -scale to scale
-               tau_high:float=0.7) -> Batch: # `pasted` in every target, and `pasted_masks`
+               tau_high:float=0.7,
+               box:str='annotation' # of a pasted object: annotation | mask (the bounding box of its paste mask)
+              ) -> Batch: # `pasted` in every target, and `pasted_masks`
     "Paste objects of the bank onto each image (SIM, section 3.3; supplement A). Boxes and classes follow; true masks too, where targets have some."
     _clean(batch)
     how = (share, most, shift, flip, scale, tau_high)
     drawn = [draw(bank, numpy_rng(*keys, 'paste', i), size, *how) if len(bank) else [] for i, size in enumerate(batch.sizes)]
     where, pieces = [i for i, some in enumerate(drawn) for _ in some], [p for some in drawn for p in some]
     images, (boxes, labels, image) = batch.images.clone(), batch.flat()
-    masks, covered = _lay(images, batch.sizes, where, pieces, tau_high)
+    masks, covered, whole = _lay(images, batch.sizes, where, pieces, tau_high)
     boxes, keep = visible_boxes(boxes, image, covered)
     own, there = mask_boxes(masks)
+    if box == 'annotation': own = torch.where(whole[:, None], _annotated(pieces, where, batch.sizes, batch.device), own)
     n, owner, flags = len(boxes), _owners(batch) + where, torch.cat([keep, there]).tolist() # waits
     rows = [[r for r, (i, f) in enumerate(zip(owner, flags)) if f and i == k] for k in range(len(batch))] # the pasted ones of an image last
     index = _indices([r for some in rows for r in some], batch.device)

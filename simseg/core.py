@@ -224,6 +224,7 @@ class Config:
     bank: int = F(100, 'images in the memory bank, SIM', added=True)
     paste_share: float = F(0.25, "share of the source's objects that are pasted, at least 1, SIM", added=True)
     paste_most: int = F(3, 'pasted objects an image at most, SIM', added=True)
+    paste_box: str = F('annotation', 'box of a pasted object: annotation | mask (the bounds of its pseudo mask, as published), ours', added=True)
     paste_shift: float = F(0.0, 'largest shift of a pasted object as a share of the image, ours', added=True)
     paste_flip: float = F(0.0, 'probability that a pasted object is mirrored, ours', added=True)
     paste_scale: float = F(0.0, 'a pasted object is scaled by 2^s, s drawn from -this to this, ours', added=True)
@@ -243,7 +244,8 @@ class Config:
 BOOKKEEPING = ('out', 'device', 'devices', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
                precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
-               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), device=('auto', 'cpu', 'cuda'))
+               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('annotation', 'mask'),
+               device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00_core.ipynb #0019
 _small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
