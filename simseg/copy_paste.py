@@ -252,12 +252,14 @@ def copy_paste(batch:Batch, # is not written on
                flip:float=0.0, # probability of mirroring it
                scale:float=0.0, # it is scaled by 2^s, s from -scale to scale
                tau_high:float=0.7,
-               box:str='annotation' # of a pasted object: annotation | mask (the bounding box of its paste mask)
+               box:str='mask', # of a pasted object: mask (the bounding box of its paste mask) | annotation
+               chance:float=1.0 # probability that something is pasted onto an image
               ) -> Batch: # `pasted` in every target, and `pasted_masks`
     "Paste objects of the bank onto each image (SIM, section 3.3; supplement A). Boxes and classes follow; true masks too, where targets have some."
     _clean(batch)
     how = (share, most, shift, flip, scale, tau_high)
-    drawn = [draw(bank, numpy_rng(*keys, 'paste', i), size, *how) if len(bank) else [] for i, size in enumerate(batch.sizes)]
+    drawn = [draw(bank, numpy_rng(*keys, 'paste', i), size, *how) if len(bank) and numpy_rng(*keys, 'whether', i).random() < chance else []
+             for i, size in enumerate(batch.sizes)]
     where, pieces = [i for i, some in enumerate(drawn) for _ in some], [p for some in drawn for p in some]
     images, (boxes, labels, image) = batch.images.clone(), batch.flat()
     masks, covered, whole = _lay(images, batch.sizes, where, pieces, tau_high)

@@ -224,7 +224,8 @@ class Config:
     bank: int = F(100, 'images in the memory bank, SIM', added=True)
     paste_share: float = F(0.25, "share of the source's objects that are pasted, at least 1, SIM", added=True)
     paste_most: int = F(3, 'pasted objects an image at most, SIM', added=True)
-    paste_box: str = F('annotation', 'box of a pasted object: annotation | mask (the bounds of its pseudo mask, as published), ours', added=True)
+    paste_chance: float = F(1.0, 'probability that something is pasted onto an image, SIM; the published code has .5', added=True)
+    paste_box: str = F('mask', 'box of a pasted object: mask (the bounds of its pseudo mask) | annotation (ours), SIM', added=True)
     paste_shift: float = F(0.0, 'largest shift of a pasted object as a share of the image, ours', added=True)
     paste_flip: float = F(0.0, 'probability that a pasted object is mirrored, ours', added=True)
     paste_scale: float = F(0.0, 'a pasted object is scaled by 2^s, s drawn from -this to this, ours', added=True)
@@ -244,7 +245,7 @@ class Config:
 BOOKKEEPING = ('out', 'device', 'devices', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
                precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
-               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('annotation', 'mask'),
+               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),
                device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00_core.ipynb #0019
@@ -285,7 +286,8 @@ def _check(c):
     for name, allowed in CHOICES.items():
         if getattr(c, name) not in allowed: raise _nearest(getattr(c, name), allowed, f"value of {name}")
     unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold',
-            'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_shift', 'paste_flip')
+            'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_chance', 'paste_shift',
+            'paste_flip')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
                 'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections',
                 'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank')
