@@ -5,6 +5,8 @@ PYTHON ?=
 ARGS ?=
 OUT ?= results/train.ipynb
 WORKERS ?= 2
+SETTING ?= tangle-quick
+CORES ?= all
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +25,7 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test report lab export clean-notebooks lint
+.PHONY: help setup train test tables report lab export clean-notebooks lint
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -37,8 +39,14 @@ train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset 
 test: $(TEST) ## run every notebook and the tests; ARGS='-k core' chooses among them
 	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-report: $(TEST) ## renew the README's table from results/runs
+SWEEP := snakemake -s experiments/Snakefile --cores $(CORES) --keep-going --rerun-triggers mtime --rerun-incomplete --nolock
+tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folder, TABLES="s1 s2", SEEDS="0 1", ARGS for snakemake
+	@code=0; $(IN_VENV) $(BIN)/$(SWEEP) $(ARGS) --config setting=$(SETTING) data="$(DATA)" tables="$(TABLES)" seeds="$(SEEDS)" || code=$$?; \
+	$(IN_VENV) $(BIN)/python -m simseg.tables $(SETTING) $(if $(TABLES),--tables $(TABLES)) || code=$$?; exit $$code
+
+report: $(TEST) ## renew every table from results/runs: the README's, results/README.md and results/tables
 	$(BIN)/python -m simseg.report
+	$(BIN)/python -m simseg.tables $(notdir $(wildcard results/tables/*)) --readme README.md >/dev/null
 
 lab: $(TEST) ## open the notebooks in JupyterLab
 	$(IN_VENV) $(BIN)/jupyter lab nbs

@@ -16,8 +16,9 @@ from torch import Tensor
 from .core import BOOKKEEPING, Config
 
 # %% auto #0
-__all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name',
-           'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Lock', 'Run', 'load_runs']
+__all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version',
+           'device_name', 'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Lock', 'Run',
+           'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -62,10 +63,15 @@ def _hashed(config): # what identifies a run, beside data and seed; a file of we
     if Path(str(kept.get('weights'))).is_file(): kept['weights'] = hashlib.sha256(Path(kept['weights']).read_bytes()).hexdigest()[:12]
     return kept
 
+def run_key(config # `Config`, or the dict of one
+           ) -> str: # JSON
+    "All that identifies a run beside its data and seed, as text. Depends on neither the order of the fields nor on tuple or list."
+    return json.dumps(_hashed(config), sort_keys=True, allow_nan=False)
+
 def run_hash(config, # `Config`, or the dict of one
              data_hash:str # hash of the data set's content
             ) -> str: # 10 hexadecimal digits
-    "Identity of a run up to its seed. Depends on neither the order of the fields nor on tuple or list."
+    "Identity of a run up to its seed."
     text = json.dumps([_hashed(config), data_hash], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -258,10 +258,23 @@ def test_ruff(): tool('ruff', 'check', '--no-cache', '--output-format', 'concise
 
 # --- README ---
 
-def test_readme_table_comes_from_the_records():
+def test_readme_tables_come_from_the_records():
     from simseg.report import with_results
+    from simseg.tables import with_tables
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert with_tables(text, ROOT / 'experiments', ROOT / 'results/runs') == text, 'run `make report`'
+    text = (ROOT / 'results/README.md').read_text(encoding='utf-8')
     assert with_results(text, ROOT / 'results/runs') == text, 'run `make report`'
+
+
+def test_tables_come_from_the_records(tmp_path):
+    "The committed tables are built again from the committed records, to the byte."
+    from simseg.tables import build, read_setting, read_table
+    for folder in (ROOT / 'results/tables').glob('*/'):
+        tables = [read_table(ROOT / 'experiments' / f"{path.stem.removeprefix('table_')}.yaml") for path in sorted(folder.glob('table_*.csv'))]
+        assert tables, folder
+        for path in build(read_setting(folder.name, ROOT / 'experiments/settings.yaml'), tables, ROOT / 'results/runs', tmp_path):
+            assert path.read_bytes() == (folder / path.name).read_bytes(), f'{folder.name}/{path.name}: run `make report`'
 
 
 def test_readme_links_lead_somewhere():

@@ -1,0 +1,110 @@
+"The sweep over the tables' runs: stopped half-way, failed in one run, complete. Real processes, the smoke setting, three rows."
+import json, os, shutil, signal, subprocess, sys, sysconfig, time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, clean_env
+
+BIN = Path(sysconfig.get_path('scripts'))
+ROWS = """caption: three rows
+source: a test
+parameter: lambda1
+seeds: [0]
+rows:
+- {label: "0.1", changes: {lambda1: 0.1}, paper: {AP: 31.9}}
+- {label: "0.5", changes: {}, default: true, paper: {AP: 32.2}}
+- {label: "0.7", changes: {lambda1: 0.7}, paper: {AP: 31.4}}
+"""
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp('sweep')
+    (place / 'experiments').mkdir()
+    shutil.copy(ROOT / 'experiments' / 'settings.yaml', place / 'experiments')
+    (place / 'experiments' / 's9.yaml').write_text(ROWS)
+    return place
+
+
+@pytest.fixture(scope='module')
+def environment(place):
+    return clean_env(PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(place / 'cache'),
+                     JUPYTER_PREFER_ENV_PATH='1')
+
+
+def command(place, *more):
+    return ['snakemake', '-s', 'experiments/Snakefile', '--cores', '1', '--keep-going', '--rerun-triggers', 'mtime', '--rerun-incomplete', '--nolock',
+            *more, '--config', 'setting=smoke', f"experiments={place / 'experiments'}", f"out={place / 'runs'}"]
+
+
+def sweep(place, environment, *more):
+    done = subprocess.run(command(place, *more), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    return done.returncode, done.stdout + done.stderr
+
+
+def declared(place):
+    from simseg.tables import read_setting, read_table
+    return read_setting('smoke', place / 'experiments' / 'settings.yaml'), read_table(place / 'experiments' / 's9.yaml')
+
+
+@pytest.fixture(scope='module')
+def swept(place, environment):
+    "A sweep that was killed in its second run and started again; in it one run that cannot succeed."
+    from simseg.tables import jobs
+    os.environ['SIMSEG_CACHE'] = environment['SIMSEG_CACHE']
+    setting, table = declared(place)
+    folders = [j.folder for j in jobs(setting, [table], out=place / 'runs')]
+    broken = folders[-1]
+    broken.mkdir(parents=True)
+    (broken / 'config.json').write_text(json.dumps(dict(mu=1.0))) # another configuration lies in its folder: the run refuses
+    process = subprocess.Popen(command(place), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    end = time.monotonic() + 300
+
+    def done(): return [f for f in folders if (f / 'metrics.json').exists()]
+    def begun(): return [f for f in folders if (f / 'log.jsonl').exists()]
+    while time.monotonic() < end and process.poll() is None and not (done() and len(begun()) > 1): time.sleep(.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(['pkill', '-9', '-f', str(place / 'runs')], check=False) # papermill and its kernel
+    assert len(done()) == 1 and len(begun()) == 2, 'killed in the second run'
+    return folders, broken, sweep(place, environment)
+
+
+def test_a_failed_run_fails_alone(swept):
+    folders, broken, (code, said) = swept
+    assert code != 0 and '2 of 3 runs done' in said, said[-3000:]
+    assert [f for f in folders if not (f / 'metrics.json').exists()] == [broken]
+    assert 'holds another configuration' in (broken / 'train.ipynb').read_text(), 'its notebook is kept, with the error'
+
+
+def test_killed_and_started_again(swept, place, environment):
+    "The table is that of runs that nobody disturbed, with a dash for the run that failed."
+    from simseg.tables import build
+    (place / 'alone').mkdir()
+    for folder in swept[0]:
+        if folder == swept[1]: continue
+        lambda1 = str(json.loads((folder / 'config.json').read_text())['lambda1'])
+        values = ['--preset', 'smoke', '--method', 'sim', '--precision', '32', '--lambda1', lambda1, '--out', str(place / 'alone')]
+        subprocess.run([sys.executable, '-m', 'simseg.training', *values], cwd=ROOT, env=environment, check=True, capture_output=True)
+    setting, table = declared(place)
+    (ours, text), (theirs, _) = (build(setting, [table], place / runs, place / f'tables-{runs}') for runs in ('runs', 'alone'))
+    last = -3 # columns: minutes, commit, device
+    ours, theirs = ([line.split(',')[:last] for line in path.read_text().splitlines()] for path in (ours, theirs))
+    assert ours == theirs and len(ours) == 4 and ours[1] != ours[2]
+    assert '| 0.7 | 31.4 | – |' in text.read_text() and '| 0.1 | 31.9 | – |' not in text.read_text()
+
+
+def test_complete_schedules_nothing(swept, place, environment):
+    code, said = sweep(place, environment, '-n')
+    assert code == 0 and 'rule train_s0' in said
+    (swept[1] / 'metrics.json').write_text('{}')
+    try: code, said = sweep(place, environment, '-n')
+    finally: (swept[1] / 'metrics.json').unlink()
+    assert code == 0 and 'Nothing to be done' in said and 'rule train_s0' not in said
+
+
+def test_slurm_takes_the_same_file(swept, place, environment):
+    cluster = ['--executor', 'slurm', '--jobs', '2', '--default-resources', 'slurm_partition=gpu', 'slurm_account=none']
+    code, said = sweep(place, environment, '-n', *cluster)
+    assert code == 0 and 'rule train_s0' in said, said[-2000:]
