@@ -16,7 +16,7 @@ from .semantic_map import semantic_map, separation
 from .sim import View, correct
 
 # %% auto #0
-__all__ = ['judge', 'pseudo_quality']
+__all__ = ['judge', 'qualities', 'pseudo_quality']
 
 # %% ../nbs/18b_pseudo_quality.ipynb #0005
 @torch.no_grad()
@@ -36,24 +36,31 @@ def judge(c:Config, view:View, truth, # [N,h,w] bool
     rows['separation'] = separation(view.similarity[view.pair] / 2, truth, view.box & ~truth) # a difference of cosines lies in [-2,2]
     return {k: v[keep].float() for k, v in rows.items()}
 
-@torch.no_grad()
-def pseudo_quality(c:Config,
-                   model:nn.Module, # the teacher
-                   prototypes:Prototypes,
-                   batches # of images with their objects and true masks
-                  ) -> dict: # floats; empty without objects
-    """Means over objects (`separation`: over those with both kinds of pixels), and the correlation of the score S with the IoU of the pseudo mask.
-    The model is put in eval mode for it and then back."""
-    training, rows = model.training, []
-    model.eval()
-    for batch in batches:
-        seen, label = model(batch), batch.flat()[1]
-        view, found = correct(c, seen, batch, prototypes), torch.bincount(seen.positives.object, minlength=len(label)) > 0
-        if found.any(): rows.append(judge(c, view, mask_targets(batch), found))
-    model.train(training)
-    if not rows: return {}
+def _means(rows): # of the dicts of `judge` -> floats
     each = {k: torch.cat([r[k] for r in rows]).cpu() for k in rows[0]}
     both = torch.stack([each['score'], each['iou_pseudo']])[:, each['used'] > 0]
     means = {k: v.nanmean().item() for k, v in each.items()} | dict(objects=len(each['iou']))
     if both.shape[1] > 2 and both.std(1).min() > 0: means['score_iou_correlation'] = torch.corrcoef(both)[0, 1].item()
     return means
+
+@torch.no_grad()
+def qualities(configs:list, # of `Config`, which differ in the correction alone: mu, thresholds, tau, alpha, rectification
+              model:nn.Module, # the teacher
+              prototypes:Prototypes,
+              batches # of images with their objects and true masks
+             ) -> list: # a dict of floats for each configuration; empty ones without objects
+    """Means over objects (`separation`: over those with both kinds of pixels), and the correlation of the score S with the IoU of the pseudo mask.
+    The network sees each image once, however many configurations. It is put in eval mode for it and then back."""
+    training, rows = model.training, [[] for _ in configs]
+    model.eval()
+    for batch in batches:
+        seen, label, truth = model(batch), batch.flat()[1], mask_targets(batch)
+        found = torch.bincount(seen.positives.object, minlength=len(label)) > 0
+        if not found.any(): continue
+        for c, mine in zip(configs, rows): mine.append(judge(c, correct(c, seen, batch, prototypes), truth, found))
+    model.train(training)
+    return [_means(mine) if mine else {} for mine in rows]
+
+def pseudo_quality(c:Config, model:nn.Module, prototypes:Prototypes, batches) -> dict:
+    "`qualities` of one configuration."
+    return qualities([c], model, prototypes, batches)[0]

@@ -169,7 +169,7 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
     for ax in axes:
         ax.set_xticks(list(at), [r.label for r in table.rows], fontsize=7, rotation=20 if max(len(r.label) for r in table.rows) > 9 else 0)
         ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.set_ylabel('mask AP', fontsize=8); ax.tick_params(axis='y', labelsize=7)
-        ax.axvline(default, color='0.85', linewidth=6, zorder=0); ax.spines[['top', 'right']].set_visible(False); ax.margins(x=.08)
+        ax.axvline(default, color='0.85', linewidth=6, zorder=0); ax.spines[['top', 'right']].set_visible(False); ax.set_xlim(-.4, len(at) - .6)
     plt.close(figure)
     return figure
 
