@@ -77,9 +77,10 @@ def warmup_ramp(c:Config, step:int) -> float:
 
 # %% ../nbs/19b_recipe.ipynb #0015
 def parameter_groups(c:Config, model:nn.Module) -> list:
-    "Trainable parameters by (in the timm network, decayed)."
-    norms = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
-    plain = {id(p) for m in model.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
+    "Trainable parameters by (in the backbone network, decayed)."
+    spared = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
+    plain = {id(p) for m in model.modules() if isinstance(m, spared) for p in m.parameters(recurse=False)}
+    plain |= {id(p) for name, p in model.named_parameters() if name.rpartition('.')[2] in ('level_embed', 'relative_position_bias_table')}
     groups = {}
     for name, p in model.named_parameters():
         if p.requires_grad: groups.setdefault((name.startswith('backbone.net.'), id(p) not in plain), []).append(p)

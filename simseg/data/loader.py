@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 from ..core import Batch, Instances, torch_rng
 
 # %% auto #0
-__all__ = ['target_size', 'resize', 'resize_test', 'mirror', 'Augment', 'collate', 'order', 'StepSampler', 'TrainView',
+__all__ = ['target_size', 'resize', 'resize_test', 'mirror', 'crop', 'Augment', 'collate', 'order', 'StepSampler', 'TrainView',
            'TestView', 'loader', 'eval_loader']
 
 # %% ../../nbs/04_data.loader.ipynb #0007
@@ -54,16 +54,44 @@ def mirror(image:Tensor, instances:Instances) -> tuple: # image, Instances
     masks = None if instances.masks is None else instances.masks.flip(-1)
     return image.flip(-1), replace(instances, boxes=boxes, masks=masks)
 
+def crop(image:Tensor, instances:Instances,
+         window:tuple # (top, left, bottom, right), pixels, inside the image
+        ) -> tuple: # image, Instances
+    "What lies in a window. Boxes are clipped; objects of which less than a pixel (of box or mask) remains are dropped."
+    top, left, bottom, right = window
+    low, high = instances.boxes.new_tensor([left, top] * 2), instances.boxes.new_tensor([right, bottom] * 2)
+    boxes = torch.minimum(torch.maximum(instances.boxes, low), high) - low
+    kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+    masks = None if instances.masks is None else instances.masks[:, top:bottom, left:right]
+    if masks is not None: kept &= masks.flatten(1).any(1)
+    found = replace(instances, size=(bottom - top, right - left), boxes=boxes, masks=masks, orig_size=instances.orig_size)
+    return image[:, top:bottom, left:right], found[kept]
+
 @dataclass(frozen=True)
 class Augment:
-    "Random size and mirroring of CondInst, a function of (seed, epoch, image id)."
+    "Random size and mirroring of CondInst, or large-scale jitter with crops, a function of (seed, epoch, image id)."
     sizes: tuple # short sides to draw from, pixels
     max_size: int # largest long side, pixels
     flip: float # probability of mirroring
     seed: int
+    jitter: tuple = (1., 1.) # smallest and largest scale; only with `crop`
+    crop: int = 0 # side of the window, pixels; 0: sizes are drawn from `sizes`
+
+    def jittered(self, image, instances, rng): # image, Instances
+        scale = self.jitter[0] + (self.jitter[1] - self.jitter[0]) * float(torch.rand((), generator=rng))
+        fit = self.crop * scale / max(instances.size)
+        size = tuple(max(1, int(fit * s + .5)) for s in instances.size)
+        free = [max(s - self.crop, 0) for s in size]
+        top, left = (int(torch.randint(f + 1, (), generator=rng)) for f in free)
+        image, instances = resize(image, instances, size)
+        return crop(image, instances, (top, left, min(top + self.crop, size[0]), min(left + self.crop, size[1])))
 
     def __call__(self, image:Tensor, instances:Instances, epoch:int) -> tuple: # image, Instances
         rng = torch_rng(self.seed, 'augment', epoch, instances.image_id)
+        if self.crop:
+            mirrored = float(torch.rand((), generator=rng)) < self.flip
+            image, instances = self.jittered(image, instances, rng)
+            return mirror(image, instances) if mirrored else (image, instances)
         short = self.sizes[int(torch.randint(len(self.sizes), (), generator=rng))]
         mirrored = float(torch.rand((), generator=rng)) < self.flip
         image, instances = resize(image, instances, target_size(instances.size, short, self.max_size))
@@ -142,11 +170,12 @@ def loader(dataset, # items are (image, Instances)
            start:int=0, # steps already done
            workers:int=0, # loader processes
            rank:int=0, world:int=1,
-           pin:bool=False # page-locked memory, where the device is a GPU
+           pin:bool=False, # page-locked memory, where the device is a GPU
+           jitter:tuple=(1., 1.), crop:int=0 # see `Augment`
           ) -> DataLoader: # yields one `Batch` a step
     "Training batches of one rank from step `start` on."
     sampler = StepSampler(len(dataset), batch_size, seed, steps, start, rank, world)
-    return _loader(TrainView(dataset, Augment(tuple(sizes), max_size, flip, seed)), sampler, workers, pin)
+    return _loader(TrainView(dataset, Augment(tuple(sizes), max_size, flip, seed, tuple(jitter), crop)), sampler, workers, pin)
 
 def eval_loader(dataset, test_size:int, max_size:int, batch_size:int=1, rank:int=0, world:int=1, workers:int=0, pin:bool=False) -> DataLoader:
     "Every image of the set once, in order; rank r of w takes images r, r + w, ... so that no image comes twice."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['locations', 'assign_image', 'assign', 'Raw', 'FCOSHead', 'side_targets', 'centreness', 'fcos_losses',
-           'best_positives', 'class_quality', 'box_quality', 'Detections', 'detect']
+           'best_positives', 'class_quality', 'paired_iou', 'box_quality', 'Detections', 'detect']
 
 # %% ../../nbs/06_models.fcos.ipynb #0002
 import math
@@ -174,13 +174,15 @@ def class_quality(raw:Raw, pos:Positives, labels:Tensor) -> Tensor: # [P] in [0,
         return (raw.classes[pos.image, pos.location, labels[pos.object]].sigmoid() * raw.centre[pos.image, pos.location].sigmoid()).float()
 
 # %% ../../nbs/06_models.fcos.ipynb #0027
+def paired_iou(a:Tensor, b:Tensor) -> Tensor: # [P] in [0,1]
+    "IoU of boxes [P,4], row by row."
+    inter = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inter
+    return inter / union.clamp(min=1e-6)
+
 def box_quality(raw:Raw, pos:Positives, boxes:Tensor) -> Tensor: # [P] IoU in [0,1]
     "IoU of the predicted box at each positive with its object's box [N,4], no gradient."
-    with torch.no_grad():
-        a, b = raw.boxes(pos.image, pos.location), boxes[pos.object]
-        inter = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-        union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inter
-        return inter / union.clamp(min=1e-6)
+    with torch.no_grad(): return paired_iou(raw.boxes(pos.image, pos.location), boxes[pos.object])
 
 # %% ../../nbs/06_models.fcos.ipynb #0030
 @dataclass
