@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #0002
 from __future__ import annotations
-import ast, difflib, warnings, zlib
+import ast, difflib, re, warnings, zlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from torch import Tensor
 warnings.filterwarnings('ignore', message='IProgress not found') # tqdm in plain text is what we want
 
 # %% auto #0
-__all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'OURS', 'BOOKKEEPING', 'CHOICES', 'PRESETS', 'Instances', 'Batch', 'Positives',
-           'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'F', 'Config', 'config', 'differences', 'describe',
-           'world_mean']
+__all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'MASK2FORMER', 'OURS', 'BOOKKEEPING', 'CHOICES', 'PRESETS', 'WITH_HEAD',
+           'Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'F', 'Config',
+           'preset_values', 'config', 'differences', 'describe', 'world_mean']
 
 # %% ../nbs/00_core.ipynb #0005
 @dataclass
@@ -150,7 +150,7 @@ def torch_rng(*keys, device='cpu') -> torch.Generator:
 def F(default, source, added=False): # `added`: after runs had been recorded; at its default such a field is not in the hash of a run
     return field(default=default, metadata=dict(source=source, added=added))
 
-SIM, BOXINST, CONDINST, FCOS, OURS = 'SIM', 'BoxInst', 'CondInst', 'FCOS', 'ours'
+SIM, BOXINST, CONDINST, FCOS, MASK2FORMER, OURS = 'SIM', 'BoxInst', 'CondInst', 'FCOS', 'Mask2Former', 'ours'
 
 @dataclass(frozen=True)
 class Config:
@@ -158,7 +158,7 @@ class Config:
     # what runs
     preset: str = F('quick', 'name of the preset the values started from')
     method: str = F('sim', 'supervised | boxinst | pseudo (no copy-paste) | sim')
-    head: str = F('condinst', 'condinst')
+    head: str = F('condinst', 'condinst | mask2former')
     seed: int = F(0, OURS)
     # data
     data: str = F('tangle', 'tangle (embedded) or the folder of a COCO-form set')
@@ -173,10 +173,13 @@ class Config:
     max_size: int = F(1333, 'longest side, CondInst')
     test_size: int = F(800, 'short side at test, CondInst')
     flip: float = F(0.5, 'probability of a mirrored image, CondInst')
+    crop: int = F(0, 'side of a random window, 0 = none; with one the longer side is crop times a number from jitter, Mask2Former', added=True)
+    jitter: tuple = F((1.0, 1.0), 'smallest and largest scale of the longer side against crop: .1, 2 Mask2Former', added=True)
     bottom_pixels: int = F(0, 'rows at the bottom without colour edges: 10 on COCO, BoxInst')
     # network
     backbone: str = F('resnet50.tv_in1k', 'any timm name; torchvision\'s ResNet-50 stands in for the MSRA one')
-    weights: str = F('timm', "package (ImageNet, from the package index) | timm (downloads) | none | a file's path")
+    weights: str = F('timm', "package (ImageNet, from the package index) | timm (downloads) | none | a file's path | of Mask2Former: a checkpoint's "
+                             "folder or name")
     freeze_at: int = F(2, 'frozen stages, the stem counts one, CondInst')
     levels: int = F(5, 'pyramid levels P3.., FCOS')
     channels: int = F(256, 'pyramid and tower channels, FCOS')
@@ -185,6 +188,11 @@ class Config:
     mask_channels: int = F(16, 'D, mask feature channels: 8 CondInst, 16 BoxInst and SIM')
     head_channels: int = F(8, 'channels inside the dynamic mask head, CondInst')
     max_positives: int = F(64, 'positives an image that get a mask, the best of each object, BoxInst')
+    queries: int = F(100, MASK2FORMER, added=True)
+    encoder_layers: int = F(6, 'of deformable attention in the pixel decoder, Mask2Former', added=True)
+    decoder_layers: int = F(9, 'of the transformer decoder, which has one output more, Mask2Former', added=True)
+    feedforward: int = F(2048, 'inside the transformer decoder, half of it inside the pixel decoder, Mask2Former', added=True)
+    points: int = F(12544, 'at which a true mask is compared, Mask2Former supervised', added=True)
     # optimisation
     steps: int = F(90000, 'T, iterations, SIM')
     batch_size: int = F(16, 'images an iteration over all devices, SIM')
@@ -244,8 +252,8 @@ class Config:
     save_every: int = F(500, 'steps between checkpoints')
 
 BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'workers', 'log_every', 'save_every')
-CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
-               precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
+CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst', 'mask2former'), optimizer=('sgd', 'adamw'),
+               schedule=('step', 'poly'), precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
                rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),
                device=('auto', 'cpu', 'cuda'))
 
@@ -262,6 +270,24 @@ PRESETS = {
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512, log_every=50),
     'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000, log_every=500),
 }
+_m2f = dict(head='mask2former', freeze_at=0, mask_channels=256, optimizer='adamw', lr=1e-4, backbone_lr=0.1, weight_decay=0.05, schedule='poly',
+            clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0)) # SIM's supplement; Mask2Former
+PRESETS['coco_m2f_r50_50e'] = PRESETS['coco_r50_1x'] | _m2f | dict(steps=368750)
+PRESETS['coco_m2f_r101_50e'] = PRESETS['coco_m2f_r50_50e'] | dict(backbone='resnet101.tv_in1k')
+_decoders = dict(weight_decay=0.05, clip_norm=0.01, backbone_lr=0.1, queries=30, encoder_layers=2, decoder_layers=3, feedforward=256, points=2048)
+WITH_HEAD = { # what a preset changes besides where another head than its own is asked for
+    ('smoke', 'mask2former'): dict(_decoders, mask_channels=32, lr=1e-3, queries=12, encoder_layers=1, decoder_layers=2, feedforward=64, points=256),
+    ('quick', 'mask2former'): dict(_decoders, mask_channels=64, lr=5e-4),
+    ('small', 'mask2former'): dict(_decoders, mask_channels=64, lr=5e-4),
+    ('bench', 'mask2former'): dict(_decoders, mask_channels=128, lr=2e-4, queries=50, encoder_layers=4, decoder_layers=6, feedforward=512,
+                                   points=4096, crop=512, jitter=(0.5, 2.0)),
+    ('coco_r50_1x', 'mask2former'): _m2f,
+}
+
+def preset_values(preset:str, head:str|None=None) -> dict: # None: the preset's own
+    "The values that a preset changes, with a head."
+    values = PRESETS[preset] | ({} if head is None else dict(head=head))
+    return values | WITH_HEAD.get((preset, values.get('head')), {})
 
 def _nearest(name, known, what):
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.4)
@@ -291,20 +317,25 @@ def _check(c):
             'paste_flip')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
                 'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections',
-                'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank')
+                'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank', 'queries', 'encoder_layers', 'decoder_layers', 'feedforward', 'points')
     for name in unit:
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'crop'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
     if c.semantic_loss and c.method == 'supervised': raise ValueError("semantic_loss belongs to boxinst, pseudo and sim; supervised has true masks.")
     if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
-    if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file():
+    checkpoint = c.head == 'mask2former' and (Path(c.weights).is_dir() or re.fullmatch(r'[\w.-]+/[\w.-]+', c.weights))
+    if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file() and not checkpoint:
         raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
+    if c.head == 'mask2former' and c.channels % 32:
+        raise ValueError(f"Parameter channels must be a multiple of 32 (group norm and 8 attention heads) with head='mask2former', got {c.channels}.")
+    if not 0 < c.jitter[0] <= c.jitter[-1] or len(c.jitter) != 2:
+        raise ValueError(f"Parameter jitter wants the smallest and the largest scale, such as [0.1, 2.0], got {c.jitter}.")
     if c.channels % min(32, max(c.channels // 4, 1)):
         raise ValueError(f"Parameter channels must divide into group norm's {min(32, c.channels // 4)} groups, got {c.channels}.")
     if not 0 <= c.freeze_at <= 5: raise ValueError(f"Parameter freeze_at must lie in 0..5, got {c.freeze_at}.")
@@ -323,13 +354,14 @@ def config(preset:str='quick', # name in `PRESETS`
     known = {f.name: f for f in fields(Config)}
     for name in changes:
         if name not in known: raise _nearest(name, known, 'parameter')
-    values = PRESETS[preset] | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
+    values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
     return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))
 
 # %% ../nbs/00_core.ipynb #0023
 def differences(c:Config) -> list: # [(name, the paper's value, ours, source)]
     "Every field in which `c` differs from the published setting (bookkeeping, the seed and tangle's knobs left out)."
-    paper = Config(method='sim', data='COCO 2017', bottom_pixels=10)
+    steps = dict(steps=PRESETS['coco_m2f_r50_50e']['steps'])
+    paper = Config(method='sim', data='COCO 2017', bottom_pixels=10, **(_m2f | steps if c.head == 'mask2former' else {}))
     skip = ('preset', 'seed', *BOOKKEEPING)
     return [(f.name, getattr(paper, f.name), getattr(c, f.name), f.metadata['source']) for f in fields(c)
             if f.name not in skip and not f.metadata['source'].startswith('tangle:') and getattr(paper, f.name) != getattr(c, f.name)]

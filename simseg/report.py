@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import BOOKKEEPING, PRESETS, Config
+from .core import BOOKKEEPING, PRESETS, Config, preset_values
 from .runs import load_runs
 
 # %% ../nbs/21_report.ipynb #0005
@@ -25,7 +25,8 @@ def _number(values): # 'mean ± deviation' of the values that are there
 
 def changes(row) -> str: # of a record, against its preset
     "What else was set: every parameter that differs from the preset's value, but for those that have a column of their own."
-    preset = vars(Config()) | PRESETS.get(row['preset'], {})
+    preset = vars(Config()) | (preset_values(row['preset'], row.get('head')) | dict(head=PRESETS[row['preset']].get('head', 'condinst'))
+                               if row['preset'] in PRESETS else {})
     skip = {*BOOKKEEPING, *DATA, 'preset', 'method', 'seed', 'steps', 'batch_size', 'precision'}
     if row['data'] == 'tangle': skip |= {'train_images', 'val_images'}
     listed = lambda v: list(v) if isinstance(v, tuple) else v

@@ -57,10 +57,12 @@ def _fields(config): return plain(asdict(config) if is_dataclass(config) else di
 
 def _later(): return {f.name: plain(f.default) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
 
-def _hashed(config): # what identifies a run, beside data and seed; a file of weights by its content
+def _hashed(config): # what identifies a run, beside data and seed; weights by the content of their file or folder
     later = _later()
     kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data') and not (k in later and v == later[k])}
-    if Path(str(kept.get('weights'))).is_file(): kept['weights'] = hashlib.sha256(Path(kept['weights']).read_bytes()).hexdigest()[:12]
+    where = Path(str(kept.get('weights')))
+    files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
+    if files: kept['weights'] = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
     return kept
 
 def run_key(config # `Config`, or the dict of one
