@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
 from ..core import Batch, Config, Positives, world_mean
@@ -41,7 +41,7 @@ def settings(c:Config, classes:int):
 def decoders(how, # from `settings`
              widths:list # channels of the maps at strides 4, 8, 16, 32
             ) -> tuple: # pixel decoder, transformer decoder
-    "Both decoders with the initial weights that transformers gives them."
+    "Both decoders with the initial weights that transformers gives them, but for the two factors of a mask: those of the published code."
     lib, _ = needed()
     class Both(lib.Mask2FormerPreTrainedModel):
         def __init__(self):
@@ -50,6 +50,9 @@ def decoders(how, # from `settings`
             self.queries = lib.Mask2FormerTransformerModule(how.feature_size, how)
             self.post_init()
     both = Both()
+    nn.init.kaiming_uniform_(both.pixels.mask_projection.weight, a=1)
+    for m in both.queries.decoder.mask_predictor.modules():
+        if isinstance(m, nn.Linear): m.reset_parameters()
     return both.pixels, both.queries
 
 # %% ../../nbs/07b_models.queries.ipynb #0008
