@@ -25,7 +25,7 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test tables report lab export clean-notebooks lint
+.PHONY: help setup train test tables figures report lab export clean-notebooks lint
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -47,6 +47,11 @@ tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folde
 report: $(TEST) ## renew every table from results/runs: the README's, results/README.md and results/tables
 	$(BIN)/python -m simseg.report
 	$(BIN)/python -m simseg.tables $(notdir $(wildcard results/tables/*)) --readme README.md >/dev/null
+
+figures: $(RUN) ## draw figures S1-S4 in results/figures; without weights trains BoxInst and SIM first (some 15 minutes on two cores)
+	@mkdir -p results/figures/local
+	for n in 1 2 3 4; do $(IN_VENV) $(BIN)/papermill experiments/fig_s$$n.ipynb results/figures/local/fig_s$$n.ipynb --kernel python3 --cwd . \
+	  $(ARGS) </dev/null || exit 1; done
 
 lab: $(TEST) ## open the notebooks in JupyterLab
 	$(IN_VENV) $(BIN)/jupyter lab nbs

@@ -1,0 +1,62 @@
+"The notebooks of the figures, through papermill, from one smoke run: PNG and PDF with the panels of the paper."
+import json, re, subprocess, sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, clean_env
+from PIL import Image
+
+PANELS = {
+    'fig_s1': (dict(rows=2, fill=12), {'fig_s1': (2, 5)}),
+    'fig_s2': (dict(rows=1, pool=8), {'fig_s2': (1, 5), 'fig_s2_distance': None}),
+    'fig_s3': (dict(rows=1, score=.01), {'fig_s3': (2, 6)}),
+    'fig_s4': (dict(rows=1, columns=3, score=.01), {'fig_s4': (1, 3)}),
+}
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+    "A run with thresholds that a network of some steps passes, and the environment that finds its scenes again."
+    from simseg.figures import setting
+    from simseg.training import train
+    folder = tmp_path_factory.mktemp('figures')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SIMSEG_CACHE', str(folder / 'cache'))
+        how = dict(preset='smoke', steps=16, tau_low=.4, tau_high=.5, train_images=24, val_images=12, out=str(folder / 'runs'))
+        run = train(setting(**how), progress=False)
+    return run.folder, clean_env(SIMSEG_CACHE=str(folder / 'cache'), PYTHONPATH=str(ROOT))
+
+
+def pictures(pdf):
+    "How many images a PDF shows (their transparency counts apart)."
+    return len(re.findall(rb'/Subtype /Image', pdf)) - len(re.findall(rb'/SMask', pdf))
+
+
+@pytest.mark.parametrize('name', PANELS)
+def test_figure(name, smoke, tmp_path):
+    run, env = smoke
+    how, expected = PANELS[name]
+    runs = dict(boxinst=run, sim=run) if name == 'fig_s3' else dict(run=run)
+    words = [word for key, value in (how | runs | dict(out=tmp_path / 'out')).items() for word in ('-p', key, str(value))]
+    command = [Path(sysconfig.get_path('scripts')) / 'papermill', ROOT / f'experiments/{name}.ipynb', tmp_path / 'done.ipynb', '--cwd', ROOT]
+    done = subprocess.run([*map(str, command), '--kernel', 'python3', *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {p.stem for p in (tmp_path / 'out').iterdir()} == set(expected)
+    for stem, panels in expected.items():
+        picture, pdf, text = (tmp_path / 'out' / f'{stem}.{kind}' for kind in ('png', 'pdf', 'md'))
+        image = Image.open(picture).convert('L')
+        assert picture.stat().st_size < 700_000 and len(image.getcolors()) > 20, 'not empty'
+        assert text.read_text(encoding='utf-8').startswith(f'![{stem}]({stem}.png)\n\n**Figure {name[-2:].upper()}')
+        assert pdf.read_bytes().startswith(b'%PDF')
+        if panels is None: continue
+        rows, columns = panels
+        assert pictures(pdf.read_bytes()) >= rows * columns, 'a picture in each panel'
+        assert abs(image.width / image.height - columns / rows) < .4 * columns / rows, 'wide as its panels'
+    shown = [output for cell in json.loads((tmp_path / 'done.ipynb').read_text())['cells'] for output in cell.get('outputs', [])]
+    assert any('**Figure' in ''.join(output.get('text', '')) for output in shown)
+
+
+def test_committed_notebooks_carry_no_outputs():
+    for name in PANELS:
+        cells = json.loads((ROOT / f'experiments/{name}.ipynb').read_text(encoding='utf-8'))['cells']
+        assert not any(cell.get('outputs') or cell.get('execution_count') for cell in cells), name
