@@ -33,6 +33,7 @@ from .pseudo_quality import pseudo_quality
 from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_ramp
 from .runs import Run, load_checkpoint, run_dir, save_checkpoint
 from .sim import Memory, augment, correct, remember
+from .weights import load_safetensors
 from .sim import losses as sim_losses
 
 # %% ../nbs/20_training.ipynb #0005
@@ -262,15 +263,26 @@ def save_model(path, model:nn.Module, c:Config, dataset:CocoSet):
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if k != 'out'}
     save_checkpoint(path, dict(model=model.state_dict(), config=kept, classes=list(dataset.classes), category_ids=list(dataset.category_ids)))
 
+def _described(path, saved): # Config, class names, category ids of a checkpoint; ValueError names the file and what is wrong
+    if not isinstance(saved, dict): raise ValueError(f"{path} is no checkpoint of simseg: it holds a {type(saved).__name__}.")
+    if {'step', 'optimizer'} <= saved.keys(): raise ValueError(f"{path} is a checkpoint to resume from, not a model: use model.pt of a finished run.")
+    lacking = [k for k, kind in dict(model=dict, config=dict, classes=list, category_ids=list).items() if not isinstance(saved.get(k), kind)]
+    if lacking: raise ValueError(f"{path} is no model of simseg: it lacks {', '.join(lacking)}. Use model.pt of a finished run.")
+    values = dict(saved['config'])
+    if values.get('weights') not in ('package', 'timm', 'none'): values['weights'] = 'none' # a file that training started from; it may be gone
+    try: return config(**values), saved['classes'], saved['category_ids']
+    except (ValueError, TypeError) as e: raise ValueError(f"{path}: its configuration is not one of this version ({e})") from e
+
 def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, class names, category ids
-    "A network from `model.pt`, or from the folder of its run. Needs no other file and no download."
-    path = Path(path)
-    saved = load_checkpoint(path/'model.pt' if path.is_dir() else path, map_location=device)
-    if 'classes' not in saved: raise ValueError(f"{path} is a checkpoint to resume from, not a model: use model.pt of a finished run.")
-    c = config(**saved['config'])
-    model = HEADS[c.head](c, len(saved['classes']), load=False).to(device)
-    model.load_state_dict(saved['model'])
-    return model.eval(), c, saved['classes'], saved['category_ids']
+    "A network from `model.pt`, the folder of its run, or `.safetensors`. Needs no other file and no download. ValueError names a file that is none."
+    path = Path(path)/'model.pt' if Path(path).is_dir() else Path(path)
+    saved = load_safetensors(path, device) if path.suffix == '.safetensors' else load_checkpoint(path, map_location=device)
+    c, classes, ids = _described(path, saved)
+    model = HEADS[c.head](c, len(classes), load=False).to(device)
+    try: model.load_state_dict(saved['model'])
+    except (RuntimeError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path}: its weights are not those of the network that its configuration describes ({str(e)[:200]}). Get it again.") from e
+    return model.eval(), c, classes, ids
 
 # %% ../nbs/20_training.ipynb #0020
 def parse(args:list|None=None) -> Config:
