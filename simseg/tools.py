@@ -19,8 +19,9 @@ from .data.loader import eval_loader
 from .evaluate import class_table, metrics, run_coco
 from .inference import predict
 from .predict import arguments, command, find_images, open_model
-from .runs import read_json, write_json
+from .runs import load_checkpoint, read_json, write_json
 from .training import load_model
+from .weights import load_safetensors, save_safetensors
 
 # %% auto #0
 __all__ = ['info', 'info_main', 'eval_main', 'check_set', 'voc_file', 'voc_split', 'voc', 'data_main']
@@ -29,13 +30,18 @@ __all__ = ['info', 'info_main', 'eval_main', 'check_set', 'voc_file', 'voc_split
 def info(checkpoint:Path) -> dict:
     "Classes, size, configuration where it is not the paper's, provenance and metrics of a checkpoint."
     model, c, classes, ids = load_model(checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    beside = {name: read_json(folder/f'{name}.json') for name in ('provenance', 'metrics') if (folder/f'{name}.json').is_file()}
+    if checkpoint.suffix == '.safetensors': beside = dict(provenance=load_safetensors(checkpoint)['provenance'])
+    else:
+        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        beside = {name: read_json(folder/f'{name}.json') for name in ('provenance', 'metrics') if (folder/f'{name}.json').is_file()}
     return dict(method=c.method, preset=c.preset, head=c.head, backbone=c.backbone, parameters=sum(p.numel() for p in model.parameters()),
                 classes={i: n for i, n in zip(ids, classes)}, differs_from_paper={name: ours for name, _, ours, _ in differences(c)}) | beside
 
 def _info(args):
-    found = info(args.checkpoint)
+    found, path = info(args.checkpoint), args.checkpoint
+    if args.safetensors:
+        saved = load_safetensors(path) if path.suffix == '.safetensors' else load_checkpoint(path/'model.pt' if path.is_dir() else path)
+        save_safetensors(args.safetensors, saved, found.get('provenance'))
     if args.json: print(json.dumps(found, indent=1)); return 0
     for name, value in found.items():
         if not isinstance(value, dict): print(f'{name:12} {value}'); continue
@@ -47,6 +53,7 @@ def info_main(args:list|None=None) -> int: # exit code
     p = argparse.ArgumentParser('simseg-info', description="A checkpoint's classes, configuration, provenance and metrics.")
     p.add_argument('checkpoint', metavar='CHECKPOINT', type=Path, help='the folder of a finished run, its model.pt, or a .safetensors file')
     p.add_argument('--json', action='store_true', help='everything, as JSON')
+    p.add_argument('--safetensors', type=Path, metavar='FILE', help='write the weights there, with configuration, classes and provenance inside')
     return command('simseg-info', _info, p.parse_args(args))
 
 # %% ../nbs/26_tools.ipynb #0008

@@ -8,7 +8,7 @@ __all__ = ['HEADS', 'SELF_CORRECTING', 'State', 'checkpoint', 'restore', 'step_l
            'train', 'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
-import argparse, functools, json, math, os, shutil, time
+import argparse, functools, json, math, os, shutil, sys, time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from .models.condinst import condinst
 from .models.ema import Teacher, scaled_momentum
 from .pseudo_quality import pseudo_quality
 from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_ramp
-from .runs import Run, load_checkpoint, run_dir, save_checkpoint
+from .runs import Run, load_checkpoint, run_dir, save_checkpoint, stop_after_step
 from .sim import Memory, augment, correct, remember
-from .weights import load_safetensors
+from .weights import described, load_safetensors
 from .sim import losses as sim_losses
 
 # %% ../nbs/20_training.ipynb #0005
@@ -169,7 +169,8 @@ def check_finite(model:nn.Module, step:int):
 
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first
         progress:bool=True,
-        stop_at:int|None=None # leave after so many steps, with a checkpoint
+        stop_at:int|None=None, # leave after so many steps, with a checkpoint
+        asked=() # not empty: leave after this step, with a checkpoint, by KeyboardInterrupt; see `stop_after_step`
        ):
     "Train from `state.step` to `c.steps`."
     wrapped, optimizer = fabric.setup(state.model, state.optimizer)
@@ -182,7 +183,8 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         losses, health, out, batch = train_step(c, fabric, state, wrapped, optimizer, batch)
         watch.add(losses, health)
         bar.update()
-        last = state.step == c.steps or state.step == stop_at
+        leaving = bool(asked)
+        last = state.step == c.steps or state.step == stop_at or leaving
         if state.step % c.log_every == 0 or state.step % c.save_every == 0 or last:
             seconds, steps = time.monotonic() - start, watch.count
             means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
@@ -193,6 +195,7 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
             check_finite(state.model, state.step)
             saved = checkpoint(fabric, state)
             if run: run.save(saved)
+        if leaving: raise KeyboardInterrupt(f'Stopped after step {state.step} of {c.steps}, which is saved. The same command goes on from there.')
         if state.step == stop_at: break
     bar.close()
 
@@ -248,7 +251,8 @@ def train(c:Config, progress:bool=True) -> Run:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
-        if state.step < c.steps: fit(c, fabric, state, data, run, progress)
+        with stop_after_step(fabric.world_size == 1) as asked:
+            if state.step < c.steps: fit(c, fabric, state, data, run, progress, asked=asked)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
         if state.memory and data.val.has_masks: metrics['pseudo'] = judge_teacher(c, fabric, state, data.val)
         if run:
@@ -263,21 +267,11 @@ def save_model(path, model:nn.Module, c:Config, dataset:CocoSet):
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if k != 'out'}
     save_checkpoint(path, dict(model=model.state_dict(), config=kept, classes=list(dataset.classes), category_ids=list(dataset.category_ids)))
 
-def _described(path, saved): # Config, class names, category ids of a checkpoint; ValueError names the file and what is wrong
-    if not isinstance(saved, dict): raise ValueError(f"{path} is no checkpoint of simseg: it holds a {type(saved).__name__}.")
-    if {'step', 'optimizer'} <= saved.keys(): raise ValueError(f"{path} is a checkpoint to resume from, not a model: use model.pt of a finished run.")
-    lacking = [k for k, kind in dict(model=dict, config=dict, classes=list, category_ids=list).items() if not isinstance(saved.get(k), kind)]
-    if lacking: raise ValueError(f"{path} is no model of simseg: it lacks {', '.join(lacking)}. Use model.pt of a finished run.")
-    values = dict(saved['config'])
-    if values.get('weights') not in ('package', 'timm', 'none'): values['weights'] = 'none' # a file that training started from; it may be gone
-    try: return config(**values), saved['classes'], saved['category_ids']
-    except (ValueError, TypeError) as e: raise ValueError(f"{path}: its configuration is not one of this version ({e})") from e
-
 def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, class names, category ids
     "A network from `model.pt`, the folder of its run, or `.safetensors`. Needs no other file and no download. ValueError names a file that is none."
     path = Path(path)/'model.pt' if Path(path).is_dir() else Path(path)
     saved = load_safetensors(path, device) if path.suffix == '.safetensors' else load_checkpoint(path, map_location=device)
-    c, classes, ids = _described(path, saved)
+    c, classes, ids = described(path, saved)
     model = HEADS[c.head](c, len(classes), load=False).to(device)
     try: model.load_state_dict(saved['model'])
     except (RuntimeError, TypeError, AttributeError) as e:
@@ -305,8 +299,11 @@ def leave():
         torch.distributed.destroy_process_group()
 
 def main(args:list|None=None):
-    "Train, then print the metrics and where the run is."
-    run = train(parse(args))
+    "Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; Ctrl-C is 130."
+    c = parse(args)
+    try: run = train(c)
+    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'python -m simseg.training: {e}')
     if run: print(*(f'{k:12} {v:.1f}' for k, v in run.metrics.items() if '_AP' in k and v is not None), f'run: {run.folder}', sep='\n')
     leave()
 

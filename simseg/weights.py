@@ -10,8 +10,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from .core import config
+
 # %% auto #0
-__all__ = ['FORMAT', 'TEXT', 'save_safetensors', 'load_safetensors']
+__all__ = ['FORMAT', 'TEXT', 'save_safetensors', 'load_safetensors', 'described']
 
 # %% ../nbs/19c_weights.ipynb #0005
 FORMAT = 1
@@ -42,6 +44,21 @@ def load_safetensors(path:str|Path, device='cpu') -> dict: # model, config, clas
         with safe_open(path, 'pt') as f: text = (f.metadata() or {}).get('simseg')
         if text is None: raise ValueError(f"{path} is no model of simseg: it lacks the text that `save_safetensors` writes.")
         found = json.loads(text)
-        if not isinstance(found, dict) or found.get('format') != FORMAT: raise ValueError(f"{path}: format {str(found)[:40]} is unknown; update simseg.")
+        if not isinstance(found, dict) or found.get('format') != FORMAT:
+            raise ValueError(f"{path}: format {str(found)[:40]} is unknown; update simseg.")
         return dict(model=load_file(path, device=str(device))) | {k: found.get(k) for k in (*TEXT, 'provenance')}
     except SafetensorError as e: raise ValueError(f"{path} is damaged ({e}). Get it again.") from e
+
+# %% ../nbs/19c_weights.ipynb #0013
+def described(path:Path, # for the messages
+              saved # what a checkpoint holds
+             ) -> tuple: # Config, class names, category ids
+    "What a network is, by its checkpoint. ValueError names the file and what is wrong where it is no model."
+    if not isinstance(saved, dict): raise ValueError(f"{path} is no checkpoint of simseg: it holds a {type(saved).__name__}.")
+    if {'step', 'optimizer'} <= saved.keys(): raise ValueError(f"{path} is a checkpoint to resume from, not a model: use model.pt of a finished run.")
+    lacking = [k for k, kind in dict(model=dict, config=dict, classes=list, category_ids=list).items() if not isinstance(saved.get(k), kind)]
+    if lacking: raise ValueError(f"{path} is no model of simseg: it lacks {', '.join(lacking)}. Use model.pt of a finished run.")
+    values = dict(saved['config'])
+    if values.get('weights') not in ('package', 'timm', 'none'): values['weights'] = 'none' # a file that training started from; it may be gone
+    try: return config(**values), saved['classes'], saved['category_ids']
+    except (ValueError, TypeError) as e: raise ValueError(f"{path}: its configuration is not one of this version ({e})") from e
