@@ -54,8 +54,9 @@ table.assign(objects=objects, run=args.run.parent.name + '/' + args.run.name, co
 text = f"""# Tables S1 to S3 and 4 without training
 
 One teacher, that of `{args.run.parent.name}/{args.run.name}` ({setting.name}: {setting.about}; commit {str(trained['commit'])[:7]}),
-trained with the default parameters, and {objects} held-out objects, their pseudo masks against their true masks. Means over objects. A teacher trained with other
-parameters would be another one: this is what a parameter does to the pseudo masks of this one, free of training noise.
+trained with the default parameters, and {objects} held-out objects, their pseudo masks against their true masks.
+Means over objects. A teacher trained with other parameters would be another one: this is what a parameter does to the pseudo masks of this one,
+free of training noise.
 
 {markdown(table.map(lambda v: f'{v:.3f}' if isinstance(v, float) else v))}
 

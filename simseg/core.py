@@ -236,13 +236,14 @@ class Config:
     detections: int = F(100, 'best an image, FCOS')
     # bookkeeping: none of these changes a result, so none is in the hash of a run
     out: str = F('', "where runs are stored; '' = results/runs of the checkout, else of the working directory")
+    warmups: str = F('', "folder of low-level warm-ups that runs share (`simseg.warmup`); '' = each run makes its own")
     device: str = F('auto', 'auto | cpu | cuda')
     devices: int = F(1, 'processes, one a GPU')
     workers: int = F(0, 'loader processes')
     log_every: int = F(20, 'steps')
     save_every: int = F(500, 'steps between checkpoints')
 
-BOOKKEEPING = ('out', 'device', 'devices', 'workers', 'log_every', 'save_every')
+BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst',), optimizer=('sgd', 'adamw'), schedule=('step', 'poly'),
                precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
                rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),

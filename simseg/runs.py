@@ -17,8 +17,8 @@ from .core import BOOKKEEPING, Config
 
 # %% auto #0
 __all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version',
-           'device_name', 'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Lock', 'Run',
-           'stop_after_step', 'load_runs']
+           'device_name', 'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Busy', 'Lock',
+           'Run', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -168,8 +168,11 @@ def read_log(path) -> list: # dicts, in order
     return entries
 
 # %% ../nbs/19_runs.ipynb #0026
+class Busy(RuntimeError):
+    "Another process has the folder: it will be free."
+
 class Lock:
-    "The right to write in a folder. `acquire` raises RuntimeError where another process (or this one) has it."
+    "The right to write in a folder. `acquire` raises Busy where another process has it, RuntimeError where this one does."
     held = set() # folders that this process holds
     def __init__(self, folder): self.folder, self.file = Path(folder).absolute(), None
 
@@ -182,7 +185,7 @@ class Lock:
                 if fcntl: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0); owner = file.read().strip(); file.close()
-                raise RuntimeError(f"{self.folder} is being written by {owner or 'another process'}. Wait for it, or end it and run again.") from None
+                raise Busy(f"{self.folder} is being written by {owner or 'another process'}. Wait for it, or end it and run again.") from None
             if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: self.file = file
             else: file.close() # its owner removed it between our opening and locking
         file.truncate(0); file.write(f'process {os.getpid()} on {platform.node()}'); file.flush()
@@ -205,6 +208,9 @@ class Run:
         return 'interrupted' if (self.folder/'config.json').exists() else 'new'
 
     @property
+    def _checkpointed(self): return any((self.folder/name).exists() for name in ('last.pt', 'previous.pt'))
+
+    @property
     def entries(self) -> list: return read_log(self.folder/'log.jsonl')
 
     @property
@@ -212,7 +218,7 @@ class Run:
 
     def open(self, config, # `Config`, or the dict of one
              data_name:str, data_hash:str, device='cpu') -> str: # state: new | interrupted | done
-        "Take the folder, unless the run is done. Raises RuntimeError where another process has it, ValueError where it holds another configuration."
+        "Take the folder, unless the run is done. Raises Busy where another process has it, ValueError where it holds another configuration."
         if self.state == 'done': return 'done'
         self._lock.acquire()
         try: return self._begin(_fields(config), data_name, data_hash, device)
@@ -228,11 +234,12 @@ class Run:
             if differ: raise ValueError(f"{self.folder} holds another configuration ({', '.join(differ)} differ). Delete it or choose another `out`.")
             path = self.folder/'provenance.json'
             old = read_json(path) if path.exists() else {}
+        kept = {k: v for k, v in old.items() if k == 'branched' and self._checkpointed} # a branch counts from its first checkpoint on
         self._device, self._start, self._before = device, time.monotonic(), old.get('wall_seconds', 0)
         self._provenance = provenance(config['seed'], device) | dict(data_name=data_name, data_hash=data_hash, run_hash=run_hash(config, data_hash),
-            started=old.get('started') or datetime.now(UTC).isoformat(timespec='seconds'), resumed=old.get('resumed', -1) + 1)
+            started=old.get('started') or datetime.now(UTC).isoformat(timespec='seconds'), resumed=old.get('resumed', -1) + 1) | kept
         self._write_provenance()
-        record = {k: v for k, v in config.items() if k != 'out'} | dict(data=data_name) # a record holds no path of a machine
+        record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
         write_json(self.folder/'config.json', record)
         return state
 
@@ -242,8 +249,7 @@ class Run:
 
     def load(self, map_location='cpu') -> dict|None: # state of `save`, or None
         "The last checkpoint, if there is one. Entries of the log after its `step` (all of them, without one) are cut off."
-        there = any((self.folder/name).exists() for name in ('last.pt', 'previous.pt'))
-        state = load_checkpoint(self.folder/'last.pt', map_location) if there else None
+        state = load_checkpoint(self.folder/'last.pt', map_location) if self._checkpointed else None
         if self._file: self._file.close(); self._file = None
         kept = [e for e in self.entries if e.get('step', 0) <= state['step']] if state else []
         _replace(self.folder/'log.jsonl', lambda f: f.write(''.join(json.dumps(e) + '\n' for e in kept).encode()))
@@ -254,6 +260,13 @@ class Run:
         if self._provenance is None: raise RuntimeError(f"{self.folder} is not open: call `open` before `log`.")
         if self._file is None: self._file = open(self.folder/'log.jsonl', 'a')
         self._file.write(json.dumps(plain(values), allow_nan=False) + '\n'); self._file.flush()
+
+    def branch(self, source:Run): # a finished one
+        "Take over the log of the run that this one goes on from, and say in the provenance which it was. `save` makes it last."
+        for entry in source.entries: self.log(**entry)
+        origin = read_json(source.folder/'provenance.json')
+        self._provenance['branched'] = {k: origin[k] for k in ('run_hash', 'commit', 'dirty', 'device', 'threads', 'wall_seconds')}
+        self._write_provenance()
 
     def save(self, state:dict): # with 'step', the number of optimiser steps done
         "Save the checkpoint to resume from."

@@ -5,7 +5,7 @@
 # %% ../nbs/22_tables.ipynb #0002
 from __future__ import annotations
 import argparse, statistics, sys
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,6 +18,7 @@ from .core import Config, config
 from .recipe import data_sets, resolved
 from .report import between, markdown
 from .runs import load_runs, read_json, read_log, run_dir, run_key
+from .warmup import warmup_dir
 
 # %% auto #0
 __all__ = ['MEASURES', 'BLOCKS', 'Row', 'Table', 'Setting', 'read_table', 'read_setting', 'row_config', 'found_runs', 'collect',
@@ -235,12 +236,14 @@ class Job:
     "A run that some table wants."
     folder: Path # where its record lies
     parameters: dict # of nbs/train.ipynb
+    warmup: Path|None = None # the folder of the warm-up that it branches from
 
     @property
     def done(self) -> bool: return (self.folder/'metrics.json').exists()
 
 def jobs(setting:Setting, tables:list, data:str|None=None, out='results/runs',
-         seeds:tuple|None=None # instead of the tables' own
+         seeds:tuple|None=None, # instead of the tables' own
+         warmups:str|None=None # folder of the shared warm-ups; None: each run makes its own
         ) -> list: # of `Job`, seed by seed, so that what is there can be compared at any time
     "All runs that the tables want, each once. Reads the data set, for its hash. ValueError where a set other than tangle has no path."
     if setting.data != 'tangle' and not data:
@@ -255,7 +258,10 @@ def jobs(setting:Setting, tables:list, data:str|None=None, out='results/runs',
             if kind not in sets: sets[kind] = data_sets(c)
             changed = dict(method='sim', data=c.data, precision=c.precision, out=str(Path(out).resolve())) | setting.changes | row.changes
             folder = run_dir(resolved(c), sets[kind].name, sets[kind].hash, out)
-            found.setdefault(folder, Job(folder, dict(preset=setting.preset, seed=seed) | changed))
+            shared = warmups and not kind
+            warm = warmup_dir(replace(resolved(c), warmups=warmups), sets[kind].name, sets[kind].hash) if shared else None
+            changed |= dict(warmups=str(Path(warmups).resolve())) if shared else {}
+            found.setdefault(folder, Job(folder, dict(preset=setting.preset, seed=seed) | changed, warm))
     return list(found.values())
 
 def progress(work:list) -> str: # of `jobs`

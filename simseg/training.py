@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'SELF_CORRECTING', 'State', 'checkpoint', 'restore', 'step_losses', 'total_loss', 'mask_box_ratio',
-           'make_fabric', 'train_step', 'Watch', 'check_finite', 'fit', 'evaluate_model', 'judge_teacher', 'runs_root',
-           'train', 'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
+           'make_fabric', 'train_step', 'fit', 'warm_up', 'branch', 'prepare', 'evaluate_model', 'judge_teacher',
+           'runs_root', 'begin', 'train', 'save_model', 'load_model', 'parse', 'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
 import argparse, functools, json, math, os, shutil, sys, time
@@ -30,11 +30,13 @@ from .losses.semantic import semantic_loss
 from .models.condinst import condinst
 from .models.ema import Teacher, scaled_momentum
 from .pseudo_quality import pseudo_quality
-from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_ramp
+from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_end, warmup_ramp
 from .runs import Run, load_checkpoint, run_dir, save_checkpoint, stop_after_step
 from .sim import Memory, augment, correct, remember
-from .weights import described, load_safetensors
 from .sim import losses as sim_losses
+from .warmup import open_or_wait, warmup_config, warmup_dir
+from .watch import Watch, check_finite
+from .weights import described, load_safetensors
 
 # %% ../nbs/20_training.ipynb #0005
 HEADS = dict(condinst=condinst)
@@ -137,36 +139,7 @@ def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:B
     state.step += 1
     return {k: v.detach() for k, v in losses.items()}, health, out, batch
 
-class Watch:
-    "Sums losses and health numbers on the device and reads them at once."
-    def __init__(self): self.sums, self.steps, self.count = {}, {}, 0
-
-    def add(self, losses, health=None):
-        for k, v in (losses | (health or {})).items():
-            self.sums[k], self.steps[k] = self.sums.get(k, 0) + v.float(), self.steps.get(k, 0) + 1
-        self.losses = tuple(losses)
-        self.count += 1
-
-    def read(self, step) -> dict: # means since the last reading; a histogram is a list
-        flat = torch.cat([v.flatten() for v in self.sums.values()]).tolist()
-        means = {}
-        for k, v in self.sums.items():
-            part, flat = flat[:v.numel()], flat[v.numel():]
-            part = [round(x / self.steps[k], 5) for x in part]
-            means[k] = part if v.dim() else part[0]
-        bad = [k for k in self.losses if not math.isfinite(means[k])]
-        if bad: raise FloatingPointError(f"Loss {', '.join(bad)} is not finite between steps {step - self.count} and {step}. "
-                                         "Lower lr, lengthen warmup_steps or set clip_norm; the last checkpoint is from before.")
-        self.__init__()
-        return means
-
 # %% ../nbs/20_training.ipynb #0012
-def check_finite(model:nn.Module, step:int):
-    "Raises FloatingPointError that names a weight which is not finite: such a network must not become the last checkpoint."
-    for name, p in model.named_parameters():
-        if not p.isfinite().all(): raise FloatingPointError(f"Weight {name} is not finite after step {step}. Lower lr or set clip_norm; "
-                                                            "the last checkpoint is from before.")
-
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first
         progress:bool=True,
         stop_at:int|None=None, # leave after so many steps, with a checkpoint
@@ -185,7 +158,7 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         bar.update()
         leaving = bool(asked)
         last = state.step == c.steps or state.step == stop_at or leaving
-        if state.step % c.log_every == 0 or state.step % c.save_every == 0 or last:
+        if state.step % c.log_every == 0 or state.step % c.save_every == 0 or state.step == warmup_end(c) or last:
             seconds, steps = time.monotonic() - start, watch.count
             means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
             if run: run.log(step=state.step, **means, mask_box_ratio=ratio, lr=optimizer.param_groups[-1]['lr'], seconds=round(seconds / steps, 4))
@@ -198,6 +171,35 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         if leaving: raise KeyboardInterrupt(f'Stopped after step {state.step} of {c.steps}, which is saved. The same command goes on from there.')
         if state.step == stop_at: break
     bar.close()
+
+# %% ../nbs/20_training.ipynb #0040
+def warm_up(c:Config, fabric:Fabric, data:Data, progress:bool=True) -> Run|None: # None on other ranks than the first
+    "The shared warm-up of a run, done: made here, or by another process, which is waited for."
+    w, run = warmup_config(c), Run(warmup_dir(c, data.name, data.hash)) if fabric.global_rank == 0 else None
+    if open_or_wait(fabric, run, w, data) == 'done': return run
+    try:
+        state = State(w, len(data.train.classes), fabric.device)
+        saved = fabric.broadcast(run.load() if run else None)
+        if saved: restore(fabric, state, saved)
+        if state.step < warmup_end(w): fit(w, fabric, state, data, run, progress, stop_at=warmup_end(w))
+        if run: run.finish(dict(steps=state.step))
+    finally:
+        if run: run.close()
+    return run
+
+def branch(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, progress:bool=True):
+    "Bring a new run to the end of its low-level warm-up, and save it there."
+    warm = warm_up(c, fabric, data, progress)
+    saved = fabric.broadcast(load_checkpoint(warm.folder/'last.pt') if warm else None)
+    state.load_state_dict(saved | (dict(memory=state.memory.state_dict()) if state.memory else {}))
+    saved = checkpoint(fabric, state)
+    if run: run.branch(warm); run.save(saved)
+
+def prepare(parameters:str # JSON of a run's, with `warmups`
+           ) -> Run|None:
+    "Make the warm-up of a run alone: for a sweep, so that the runs that branch from it need not wait for each other."
+    fabric, c, data = begin(config(**json.loads(parameters)))
+    return warm_up(c, fabric, data, progress=False)
 
 # %% ../nbs/20_training.ipynb #0014
 def _gathered(predictions, rounds): # all ranks' Instances; every rank must exhaust it
@@ -235,14 +237,18 @@ def runs_root(c:Config) -> Path:
     checkout = Path(tangle.__file__).resolve().parents[2]
     return Path(c.out) if c.out else (checkout if (checkout/'settings.ini').exists() else Path.cwd())/'results'/'runs'
 
+def begin(c:Config) -> tuple: # Fabric, `resolved` configuration, Data
+    "What comes before any training."
+    fabric, c = make_fabric(c), resolved(c)
+    if fabric.global_rank == 0: data_sets(c) # writes the embedded set once
+    fabric.barrier()
+    return fabric, c, data_sets(c)
+
 def train(c:Config, progress:bool=True) -> Run:
     """Train and evaluate what `c` says, in its run's folder. Errors: those of the data, RuntimeError where another process has the folder.
 
     A committed record comes without its weights. Such a run is made again, in results/local beside results/runs: the record stays as it is."""
-    fabric, c = make_fabric(c), resolved(c)
-    if fabric.global_rank == 0: data_sets(c) # writes the embedded set once
-    fabric.barrier()
-    data = data_sets(c)
+    fabric, c, data = begin(c)
     folder = run_dir(c, data.name, data.hash, runs_root(c))
     if (folder/'metrics.json').exists() and not (folder/'model.pt').exists(): folder = run_dir(c, data.name, data.hash, runs_root(c).parent/'local')
     run = Run(folder) if fabric.global_rank == 0 else None
@@ -251,6 +257,7 @@ def train(c:Config, progress:bool=True) -> Run:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
+        elif c.warmups and c.method != 'supervised': branch(c, fabric, state, data, run, progress)
         with stop_after_step(fabric.world_size == 1) as asked:
             if state.step < c.steps: fit(c, fabric, state, data, run, progress, asked=asked)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
@@ -302,7 +309,8 @@ def main(args:list|None=None):
     "Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; Ctrl-C is 130."
     c = parse(args)
     try: run = train(c)
-    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)
+    except KeyboardInterrupt as e:
+        print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr); sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'python -m simseg.training: {e}')
     if run: print(*(f'{k:12} {v:.1f}' for k, v in run.metrics.items() if '_AP' in k and v is not None), f'run: {run.folder}', sep='\n')
     leave()

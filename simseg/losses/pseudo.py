@@ -63,7 +63,8 @@ def health(pseudo:Pseudo,
     def share(part, whole): return part.sum() / whole.sum().clamp(min=1)
     inside = box & found[:, None, None]
     area, whole = (t.flatten(1).sum(1) for t in (pseudo.mask, inside))
-    return dict(positive=share(pseudo.mask, inside), ignored=share(~pseudo.sure, inside), negative=share(inside & pseudo.sure & ~pseudo.mask, inside),
+    return dict(positive=share(pseudo.mask, inside), ignored=share(inside & ~pseudo.sure, inside),
+                negative=share(inside & pseudo.sure & ~pseudo.mask, inside),
                 empty=share(found & (area == 0), found), full=share(found & (area == whole), found), area=share(area / whole.clamp(min=1), found),
                 used=share(pseudo.used, torch.ones_like(found)), score=share(pseudo.score * pseudo.used, pseudo.used))
 
