@@ -4,7 +4,7 @@
 
 # %% ../nbs/19_runs.ipynb #0002
 from __future__ import annotations
-import hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, subprocess, sys, time, zipfile
+import contextlib, hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, signal, subprocess, sys, threading, time, zipfile
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from .core import BOOKKEEPING, Config
 # %% auto #0
 __all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version',
            'device_name', 'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Busy', 'Lock',
-           'Run', 'load_runs']
+           'Run', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -133,12 +133,16 @@ def _check_plain(value, where='state'):
 def save_checkpoint(path, # a last.pt that is there becomes previous.pt beside it; a file of another name is replaced
                     state:dict # nested dicts, lists and tuples of tensors and plain values
                    ):
-    "Save a checkpoint whole or not at all and keep the one before. Raises TypeError at what could not be loaded safely."
+    """Save a checkpoint whole or not at all and keep the one before. Raises TypeError at what could not be loaded safely,
+    OSError where the disk refuses."""
     path = Path(path); _check_plain(state)
     def write(f):
         torch.save(state, f); f.flush(); os.fsync(f.fileno()) # safe before the old one moves
         if path.name == 'last.pt' and path.exists(): os.replace(path, path.with_name('previous.pt'))
-    _replace(path, write)
+    try: _replace(path, write)
+    except (OSError, RuntimeError) as e: # torch wraps what the disk says
+        raise OSError(f"{path} could not be saved ({str(e.__context__ or e)[:200]}). The checkpoint before it is intact: free space or give the "
+                      "folder back its permissions, and run again.") from e
 
 def load_checkpoint(path, map_location='cpu') -> dict:
     "Load a checkpoint; for a missing last.pt (a kill fell between two renames) previous.pt. Raises ValueError that names a damaged file and the fix."
@@ -285,6 +289,21 @@ class Run:
         if self._file: self._file.close()
         self._file = self._provenance = None
         self._lock.release()
+
+# %% ../nbs/19_runs.ipynb #9101
+@contextlib.contextmanager
+def stop_after_step(active:bool=True):
+    "Inside, the first Ctrl-C only puts an entry into the list that this yields; the second raises KeyboardInterrupt. Main thread alone."
+    asked = []
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield asked; return
+    def ask(*_):
+        if asked: raise KeyboardInterrupt('Stopped at once. The same command or call goes on from the last checkpoint.')
+        asked.append(True)
+        print('\nstopping after this step; again: at once', file=sys.stderr)
+    before = signal.signal(signal.SIGINT, ask)
+    try: yield asked
+    finally: signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/19_runs.ipynb #0038
 def load_runs(root='results/runs') -> pd.DataFrame:

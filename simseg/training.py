@@ -9,7 +9,7 @@ __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'State', 'checkpoint', 'r
            'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
-import argparse, functools, json, math, os, shutil, time
+import argparse, functools, json, math, os, shutil, sys, time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -34,11 +34,12 @@ from .models.mask2former import mask2former
 from .models.queries import WEIGHTS
 from .pseudo_quality import pseudo_quality
 from .recipe import Data, data_sets, lr_factor, make_optimizer, on_gpu, resolved, warmup_end, warmup_ramp
-from .runs import Run, load_checkpoint, run_dir, save_checkpoint
+from .runs import Run, load_checkpoint, run_dir, save_checkpoint, stop_after_step
 from .sim import Memory, augment, correct, remember
 from .sim import losses as sim_losses
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .watch import Watch, check_finite
+from .weights import described, load_safetensors
 
 # %% ../nbs/20_training.ipynb #0005
 HEADS = dict(condinst=condinst, mask2former=mask2former)
@@ -145,7 +146,8 @@ def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:B
 # %% ../nbs/20_training.ipynb #0012
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first
         progress:bool=True,
-        stop_at:int|None=None # leave after so many steps, with a checkpoint
+        stop_at:int|None=None, # leave after so many steps, with a checkpoint
+        asked=() # not empty: leave after this step, with a checkpoint, by KeyboardInterrupt; see `stop_after_step`
        ):
     "Train from `state.step` to `c.steps`."
     wrapped, optimizer = fabric.setup(state.model, state.optimizer)
@@ -158,7 +160,8 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         losses, health, out, batch = train_step(c, fabric, state, wrapped, optimizer, batch)
         watch.add(losses, health)
         bar.update()
-        last = state.step == c.steps or state.step == stop_at
+        leaving = bool(asked)
+        last = state.step == c.steps or state.step == stop_at or leaving
         if state.step % c.log_every == 0 or state.step % c.save_every == 0 or state.step == warmup_end(c) or last:
             seconds, steps = time.monotonic() - start, watch.count
             means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
@@ -169,6 +172,7 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
             check_finite(state.model, state.step)
             saved = checkpoint(fabric, state)
             if run: run.save(saved)
+        if leaving: raise KeyboardInterrupt(f'Stopped after step {state.step} of {c.steps}, which is saved. The same command goes on from there.')
         if state.step == stop_at: break
     bar.close()
 
@@ -258,7 +262,8 @@ def train(c:Config, progress:bool=True) -> Run:
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
         elif c.warmups and c.method != 'supervised': branch(c, fabric, state, data, run, progress)
-        if state.step < c.steps: fit(c, fabric, state, data, run, progress)
+        with stop_after_step(fabric.world_size == 1) as asked:
+            if state.step < c.steps: fit(c, fabric, state, data, run, progress, asked=asked)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
         if state.memory and data.val.has_masks: metrics['pseudo'] = judge_teacher(c, fabric, state, data.val)
         if run:
@@ -274,14 +279,15 @@ def save_model(path, model:nn.Module, c:Config, dataset:CocoSet):
     save_checkpoint(path, dict(model=model.state_dict(), config=kept, classes=list(dataset.classes), category_ids=list(dataset.category_ids)))
 
 def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, class names, category ids
-    "A network from `model.pt`, or from the folder of its run. Needs no other file and no download."
-    path = Path(path)
-    saved = load_checkpoint(path/'model.pt' if path.is_dir() else path, map_location=device)
-    if 'classes' not in saved: raise ValueError(f"{path} is a checkpoint to resume from, not a model: use model.pt of a finished run.")
-    c = config(**saved['config'])
-    model = HEADS[c.head](c, len(saved['classes']), load=False).to(device)
-    model.load_state_dict(saved['model'])
-    return model.eval(), c, saved['classes'], saved['category_ids']
+    "A network from `model.pt`, the folder of its run, or `.safetensors`. Needs no other file and no download. ValueError names a file that is none."
+    path = Path(path)/'model.pt' if Path(path).is_dir() else Path(path)
+    saved = load_safetensors(path, device) if path.suffix == '.safetensors' else load_checkpoint(path, map_location=device)
+    c, classes, ids = described(path, saved)
+    model = HEADS[c.head](c, len(classes), load=False).to(device)
+    try: model.load_state_dict(saved['model'])
+    except (RuntimeError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path}: its weights are not those of the network that its configuration describes ({str(e)[:200]}). Get it again.") from e
+    return model.eval(), c, classes, ids
 
 # %% ../nbs/20_training.ipynb #0020
 def parse(args:list|None=None) -> Config:
@@ -304,8 +310,12 @@ def leave():
         torch.distributed.destroy_process_group()
 
 def main(args:list|None=None):
-    "Train, then print the metrics and where the run is."
-    run = train(parse(args))
+    "Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; Ctrl-C is 130."
+    c = parse(args)
+    try: run = train(c)
+    except KeyboardInterrupt as e:
+        print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr); sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'python -m simseg.training: {e}')
     if run: print(*(f'{k:12} {v:.1f}' for k, v in run.metrics.items() if '_AP' in k and v is not None), f'run: {run.folder}', sep='\n')
     leave()
 

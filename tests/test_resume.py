@@ -66,3 +66,21 @@ def test_asked_twice_it_runs_once(alone):
     before = (folder / 'last.pt').stat().st_mtime_ns
     finish(start(alone / 'runs', alone / 'cache'))
     assert (folder / 'last.pt').stat().st_mtime_ns == before
+
+
+def test_stopped_by_hand_and_resumed_is_bit_identical(alone, tmp_path):
+    "Ctrl-C: the step it falls in is saved, the exit code is 130, the message says how to go on, and the same command does."
+    process = start(tmp_path / 'runs', alone / 'cache')
+    log, end = None, time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
+        if log and log.read_text().count('\n') >= 5: break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and 'goes on from there' in text and 'Traceback' not in text, text[-2000:]
+    step = torch.load(log.parent / 'last.pt', weights_only=True)['step']
+    assert 5 <= step < STEPS and f'Stopped after step {step} of {STEPS}' in text
+    finish(start(tmp_path / 'runs', alone / 'cache'))
+    (ours, metrics), (theirs, reference) = weights(tmp_path / 'runs'), weights(alone / 'runs')
+    assert equal(ours, theirs) and metrics == reference

@@ -13,16 +13,20 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['JSONS', 'FOLDERS', 'find_split', 'run_lengths', 'is_numbers', 'mask_fault', 'decode_masks', 'whole', 'Faults', 'load']
+__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'mask_fault',
+           'decode_masks', 'Faults', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
 JSONS = ('annotations/instances_{s}2017.json', 'annotations/instances_{s}.json', 'annotations/{s}.json', '{s}/_annotations.coco.json',
          '{s}/annotations.json', '{s}.json', 'instances_{s}.json')
 FOLDERS = ('{s}2017', 'images/{s}2017', 'images/{s}', '{s}/images', '{s}', 'images', '.')
 
+MOST_PIXELS = 178_956_970 # in an image: what Pillow opens, against files that claim more than memory holds
+
 def _first_name(path): # the first file name in the first megabyte of the json, '' if there is none
     with open(path, 'rb') as f: found = re.search(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', f.read(1 << 20))
-    return json.loads(found[1]) if found else ''
+    try: return json.loads(found[1]) if found else ''
+    except ValueError: return '' # `load` names what is wrong with it
 
 def find_split(root:str|Path, # folder of the data set
                split:str, # 'train' | 'val' | any other name that the files carry
@@ -42,14 +46,14 @@ def find_split(root:str|Path, # folder of the data set
     path = next((p for p in tried if p.is_file()), None) or fail('annotations', tried, 'annotations')
     tried = candidates(images, FOLDERS)
     first, folders = _first_name(path), [p for p in tried if p.is_dir()]
-    holding = [p for p in folders if first and (p/first).is_file()]
+    holding = [p for p in folders if first and os.path.isfile(p/first)] # False too for a name that no file can have
     choice = holding + [p for p in folders if p != root or images]
     return (choice[0] if choice else fail('image folder', tried, 'images')), path
 
 # %% ../../nbs/03a_data.annotations.ipynb #0010
 def run_lengths(text:str) -> list: # lengths of runs of 0, 1, 0, ...; [] if the text is none
     "Unpacks COCO's compressed run lengths."
-    char = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    char = np.frombuffer(text.encode('utf-8', 'replace'), np.uint8).astype(np.int64) - 48
     last = char & 32 == 0 # of a number
     if not len(char) or char.min() < 0 or char.max() > 63 or not last[-1]: return []
     start = np.flatnonzero(np.r_[True, last[:-1]])
@@ -64,17 +68,30 @@ def is_numbers(values, least:int, most:int|None=None) -> bool:
     return (isinstance(values, list) and least <= len(values) <= (most or len(values))
             and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values))
 
+def whole(value) -> int|None:
+    "7 and 7.0 -> 7; anything else, also a negative number, -> None."
+    if type(value) is int and 0 <= value < 2**63: return value
+    ok = isinstance(value, float) and 0 <= value < 2**63 and value == int(value)
+    return int(value) if ok else None
+
+def is_text(value) -> bool:
+    "Text that can be written to a file or a screen: no half of a surrogate pair?"
+    return isinstance(value, str) and not any('\ud800' <= ch <= '\udfff' for ch in value)
+
 def mask_fault(seg, # `segmentation` of the json
                size:tuple # (H, W) of its image
               ) -> str|None: # what is wrong with it
     "Whether a segmentation can be decoded."
     if isinstance(seg, list):
         good = seg and all(is_numbers(p, 6) and len(p) % 2 == 0 for p in seg)
-        return None if good else 'polygons must be lists of x y x y ..., three points or more'
+        if not good: return 'polygons must be lists of x y x y ..., three points or more'
+        far = any(abs(v - max(size) / 2) > 2 * max(size) for p in seg for v in p) # pycocotools' memory grows with a side's length
+        return f'polygons must be in pixels of the image, {list(size)} (height, width)' if far else None
     if not isinstance(seg, dict) or 'counts' not in seg: return 'must be polygons or run lengths {size, counts}'
-    if seg.get('size') != list(size): return f"run lengths are for size {seg.get('size')}, the image is {list(size)} (height, width)"
+    if seg.get('size') != list(size) or not all(type(s) is int for s in seg['size']):
+        return f"run lengths are for size {seg.get('size')}, the image is {list(size)} (height, width)"
     counts, area = run_lengths(seg['counts']) if isinstance(seg['counts'], str) else seg['counts'], size[0] * size[1]
-    good = is_numbers(counts, 1) and min(counts) >= 0 and sum(counts) == area
+    good = is_numbers(counts, 1) and all(whole(v) is not None for v in counts) and sum(counts) == area
     return None if good else f'run lengths must add up to {area}'
 
 def decode_masks(segmentations:list, # N segmentations in any of COCO's three forms, without fault
@@ -89,12 +106,6 @@ def decode_masks(segmentations:list, # N segmentations in any of COCO's three fo
     return torch.from_numpy(np.ascontiguousarray(stack.transpose(2, 0, 1))).bool()
 
 # %% ../../nbs/03a_data.annotations.ipynb #0013
-def whole(value) -> int|None:
-    "7 and 7.0 -> 7; anything else, also a negative number, -> None."
-    if type(value) is int and 0 <= value < 2**63: return value
-    ok = isinstance(value, float) and 0 <= value < 2**63 and value == int(value)
-    return int(value) if ok else None
-
 class Faults:
     "Collects what is wrong with a json; `stop` raises one ValueError that names the file, each kind of fault, its count and first examples."
     def __init__(self, path): self.path, self.kinds = path, {}
@@ -113,7 +124,7 @@ class Faults:
 
 def _load(path): # the json as a dict with its three lists
     try: data = json.loads(path.read_bytes())
-    except ValueError as e: raise ValueError(f"{path}: not readable as JSON ({e}); write the file again") from e
+    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not readable as JSON ({e}); write the file again") from e
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(data, dict) or not isinstance(data.get(key), list) or not all(isinstance(r, dict) for r in data[key]):
             raise ValueError(f"{path}: `{key}` must be a list of objects; a COCO json has `images`, `annotations` and `categories`")
@@ -124,7 +135,7 @@ def _categories(rows, faults): # {id: name}, by id
     for n, row in enumerate(rows):
         key = whole(row.get('id'))
         if faults.check('category', n, row, ((key is not None and key not in names, 'id', 'must be a whole number, each once'),
-                                             (isinstance(row.get('name'), str), 'name', 'must be text'))): names[key] = row['name']
+                                             (is_text(row.get('name')), 'name', 'must be text'))): names[key] = row['name']
     if not rows: faults.add('category', '`categories` is empty; list the classes')
     return dict(sorted(names.items()))
 
@@ -132,11 +143,12 @@ def _images(rows, faults): # {id: (file name, height, width)}; None for an entry
     photos = {}
     for n, row in enumerate(rows):
         key, name, h, w = whole(row.get('id')), row.get('file_name'), whole(row.get('height')), whole(row.get('width'))
-        inside = isinstance(name, str) and name and '\0' not in name and not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != '..'
+        inside = is_text(name) and name and '\0' not in name and not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != '..'
         good = faults.check('image', n, row, (
             (key is not None and key not in photos, 'id', 'must be a whole number, each once'),
             (inside, 'file_name', 'must be a path inside the image folder'),
-            (h, 'height', 'must be a whole number of pixels'), (w, 'width', 'must be a whole number of pixels')))
+            (h, 'height', 'must be a whole number of pixels'), (w, 'width', 'must be a whole number of pixels'),
+            (not (h and w) or h * w <= MOST_PIXELS, 'height', f'times `width` must be at most {MOST_PIXELS} pixels')))
         if key is not None: photos.setdefault(key, (name, h, w) if good else None)
     if not rows: faults.add('image', '`images` is empty')
     return photos

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/03b_data.coco.ipynb #0002
 from __future__ import annotations
-import contextlib, hashlib, io, json, os, stat
+import contextlib, hashlib, io, json, os, stat, struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from ..core import Instances, entropy
-from .annotations import Faults, decode_masks, find_split, load, mask_fault
+from .annotations import Faults, decode_masks, find_split, load, mask_fault, whole
 
 # %% auto #0
 __all__ = ['read_image', 'hold_out', 'CocoSet', 'read', 'ground_truth', 'content_hash']
@@ -30,19 +30,23 @@ def _rgb(img, path): # Pillow image of any mode -> RGB
     return img.convert('RGB')
 
 def read_image(path:str|Path,
-               size:tuple|None=None # (H, W) that the json states; None: as stored
+               size:tuple|None=None, # (H, W) that the json states; None: as stored
+               upright:bool=False # turn it by its EXIF note, as it is meant to be seen; then no `size`
               ) -> Tensor: # [3,H,W] uint8 RGB
-    "One image file. ValueError for a file that cannot be decoded or whose size, turned by its EXIF note or not, is not `size`."
+    """One image file. ValueError for a file that cannot be decoded, is no file of its own (a folder, a pipe), claims more pixels than
+    Pillow holds for safe, or whose size, turned by its EXIF note or not, is not `size`."""
+    if not stat.S_ISREG(os.stat(path).st_mode if os.path.exists(path) else 0): raise ValueError(f"{path}: no such image file")
     try:
         with Image.open(path) as img:
             img.load(); stored = img.height, img.width
+            if upright: img = ImageOps.exif_transpose(img)
             if size is not None and stored != tuple(size):
                 img = ImageOps.exif_transpose(img)
                 if (img.height, img.width) != tuple(size):
                     raise ValueError(f"{path}: the image is {stored[1]}x{stored[0]} (width x height), its json entry says "
                                      f"{size[1]}x{size[0]}; correct `width` and `height` or restore the file")
             return torch.from_numpy(np.array(_rgb(img, path))).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError, EOFError) as e:
+    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as e:
         raise ValueError(f"{path}: not readable as an image ({e}); replace the file or remove it from the json") from e
 
 # %% ../../nbs/03b_data.coco.ipynb #0010
@@ -73,6 +77,7 @@ class CocoSet:
     segmentations: list|None # [M] as in the json; None unless read with masks=True
     has_masks: bool # every annotation of these images, crowds too, has a segmentation in the json
     report: dict # counts
+    annotation_ids: np.ndarray|None = None # [M] int64, as in the json
 
     def __len__(self): return len(self.image_ids)
 
@@ -100,11 +105,14 @@ def _clip(xywh, sizes, faults): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, va
                                                                        f'no value in {len(raw)} boxes is above 1')
     return boxes.astype(np.float32), valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
 
-def _file_size(path, faults): # bytes
+def _file_size(folder, name, faults): # bytes
+    path = os.path.join(folder, name)
     try: info = os.stat(path)
-    except OSError: info = None
+    except (OSError, ValueError): info = None
     good = info and stat.S_ISREG(info.st_mode) and info.st_size
-    if not good: faults.add('image file missing or empty (restore it, name the folder by images=, or remove it from the json)', str(path))
+    if not good: faults.add('image file missing or empty (restore it, name the folder by images=, or remove it from the json)', path)
+    elif not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), '')):
+        faults.add('image file is a link out of the image folder (copy it, or name the folder where the images are by images=)', path)
     return info.st_size if good else 0
 
 # %% ../../nbs/03b_data.coco.ipynb #0016
@@ -129,7 +137,7 @@ def read(root:str|Path, # folder of the data set
     ids = [k for k, v in photos.items() if v]
     if dev and ids: ids = [ids[i] for i in hold_out(ids, dev)[part == 'dev']]
     ids = ids[:limit or None]
-    file_bytes = [_file_size(folder/photos[k][0], faults) for k in ids]
+    file_bytes = [_file_size(folder, photos[k][0], faults) for k in ids]
     position, index = {k: n for n, k in enumerate(ids)}, {c: n for n, c in enumerate(names)}
     found, crowds, no_mask = [], 0, 0
     for row, image, category, crowd in rows:
@@ -139,7 +147,7 @@ def read(root:str|Path, # folder of the data set
         if crowd: continue
         if masks and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
             faults.add('annotation: `segmentation` is not good (mend it, or train from boxes, which needs none)', f"annotation {row['id']}: {fault}")
-        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if masks else None))
+        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if masks else None, whole(row['id'])))
     return _pack(folder, path, names, ids, [photos[k] for k in ids], file_bytes, found, masks, crowds, no_mask, faults)
 
 def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, faults): # the columns of a CocoSet
@@ -153,7 +161,8 @@ def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no
                   no_area_dropped=int((~valid).sum()), clipped=int(clipped.sum()))
     return CocoSet(folder, path, list(names.values()), list(names), ids, [p[0] for p in photos], file_bytes, [p[1:] for p in photos],
                    boxes[valid], np.array([f[1] for f in found], int)[valid], np.concatenate([[0], count.cumsum()]),
-                   [f[3] for f, v in zip(found, valid) if v] if masks else None, no_mask == 0 and bool(found), report)
+                   [f[3] for f, v in zip(found, valid) if v] if masks else None, no_mask == 0 and bool(found), report,
+                   np.array([f[4] for f in found], int)[valid])
 
 # %% ../../nbs/03b_data.coco.ipynb #0027
 def ground_truth(dataset:CocoSet) -> COCO:
@@ -183,8 +192,8 @@ def ground_truth(dataset:CocoSet) -> COCO:
 def content_hash(*sets) -> str: # 12 hexadecimal digits
     "Identity of the data of a run: `CocoSet`s (train, val), or one root folder, which stands for its train and val."
     if len(sets) == 1 and isinstance(sets[0], (str, Path)): sets = [read(sets[0], split) for split in ('train', 'val')]
-    whole = hashlib.sha256()
+    total = hashlib.sha256()
     for s in sets:
-        whole.update(hashlib.sha256(s.coco_json.read_bytes()).digest())
-        whole.update(hashlib.sha256(json.dumps(sorted(zip(s.files, s.file_bytes))).encode()).digest())
-    return whole.hexdigest()[:12]
+        total.update(hashlib.sha256(s.coco_json.read_bytes()).digest())
+        total.update(hashlib.sha256(json.dumps(sorted(zip(s.files, s.file_bytes))).encode()).digest())
+    return total.hexdigest()[:12]

@@ -1,0 +1,116 @@
+"Checkpoints under a kill at every point of a write, training without a network, nothing that runs from a file, the same bits again."
+import ast, io, os, signal, subprocess, sys
+
+import pytest
+import torch
+from conftest import ROOT, clean_env
+from simseg import runs
+from simseg.core import config
+from simseg.training import train
+
+
+def state(step): return dict(step=step, model=dict(w=torch.full((200, 50), float(step))))
+
+
+def killed_at(path, step, point):
+    "Save in a process of its own that is killed at system call number `point` of the write, before it or after. Whether it was killed."
+    child = os.fork()
+    if child: return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    calls = [0]
+    def count():
+        calls[0] += 1
+        if calls[0] == point: os.kill(os.getpid(), signal.SIGKILL)
+    def watched(call):
+        def inner(*words):
+            count()
+            result = call(*words)
+            count()
+            return result
+        return inner
+    os.fsync, os.replace, plain = watched(os.fsync), watched(os.replace), torch.save
+    def save(value, file): # in two parts, with a place to be killed between
+        content = io.BytesIO()
+        plain(value, content)
+        content = content.getvalue()
+        file.write(content[:len(content) // 2])
+        file.flush()
+        count()
+        file.write(content[len(content) // 2:])
+    torch.save = save
+    runs.save_checkpoint(path, state(step))
+    os._exit(0)
+
+
+def test_kill_inside_a_checkpoint_write(tmp_path):
+    path, step, points, seen = tmp_path / 'last.pt', 1, 0, set()
+    runs.save_checkpoint(path, state(1))
+    while killed_at(path, step + 1, points + 1):
+        points += 1
+        found = runs.load_checkpoint(path)
+        assert found['step'] in (step, step + 1) and found['model']['w'].eq(found['step']).all()
+        seen.add(found['step'] - step)
+        step += 1
+        runs.save_checkpoint(path, state(step)) # what goes on from there
+        runs.save_checkpoint(path, state(step))
+    assert points >= 8 and seen == {0, 1}, 'before the last rename the old one counts, after it the new one'
+    assert runs.load_checkpoint(path)['step'] == step + 1, 'the one that was not killed'
+
+
+ALONE = """
+import sys
+def refuse(event, words):
+    if event.startswith('socket.') or event in ('urllib.Request', 'http.client.connect'): raise RuntimeError(f'{event} {words}')
+    if event == 'pickle.find_class' and armed: raise RuntimeError(f'{event} {words}')
+armed = []
+sys.addaudithook(refuse)
+import socket
+try: socket.socket(); raise SystemExit('the hook does nothing')
+except RuntimeError: pass
+from pathlib import Path
+from simseg.training import load_model, main
+from simseg.predict import main as predict
+out = Path(sys.argv[1])
+main(['--preset', 'smoke', '--device', 'cpu', '--out', str(out / 'runs')])
+armed.append(True)
+run, = (out / 'runs').glob('*/s0')
+load_model(run)
+image = next((out / 'cache').rglob('*.jpg'))
+sys.exit(predict([str(run), str(image), '--out', str(out / 'found'), '--quiet']))
+"""
+
+
+def test_no_network_and_no_pickle(tmp_path):
+    "Data, training, evaluation and prediction with every socket refused; loading the checkpoint imports nothing by name."
+    done = subprocess.run([sys.executable, '-c', ALONE, str(tmp_path)], cwd=tmp_path, text=True, stdin=subprocess.DEVNULL, capture_output=True,
+                          env=clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(tmp_path / 'cache')))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize('folder', ['simseg', 'experiments'])
+def test_no_code_is_read_from_files(folder):
+    "Every torch.load is weights_only; pickle is not loaded; eval, exec and shell=True do not occur."
+    for path in (ROOT / folder).rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call): continue
+            name, more = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert name not in ('eval', 'exec', 'os.system') and more.get('shell') != 'True', f'{path}: {name}'
+            assert not name.startswith(('pickle.', 'marshal.', 'dill.')) and name != 'yaml.load', f'{path}: {name}'
+            if name == 'torch.load': assert more.get('weights_only') == 'True', f'{path}: {name}'
+            if name in ('np.load', 'numpy.load'): assert more.get('allow_pickle', 'False') == 'False', f'{path}: {name}'
+
+
+def test_the_same_bits_again(tmp_path, monkeypatch):
+    "Two runs of one seed, and one with two loader processes, end in the same weights, teacher, prototypes and metrics; another seed does not."
+    monkeypatch.setenv('SIMSEG_CACHE', str(tmp_path / 'cache'))
+    def end(name, **changes):
+        run = train(config('smoke', device='cpu', out=str(tmp_path / name), **changes), progress=False)
+        last = runs.load_checkpoint(run.folder / 'last.pt')
+        return {k: last[k] for k in ('model', 'teacher', 'memory')}, run.metrics
+    def equal(a, b):
+        if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+        if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    first = end('first')
+    assert equal(first, end('second'))
+    assert equal(first, end('workers', workers=2))
+    assert not equal(first[0], end('other', seed=1)[0])
