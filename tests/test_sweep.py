@@ -2,6 +2,7 @@
 import json, os, shutil, signal, subprocess, sys, sysconfig, time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT, clean_env
 
@@ -47,6 +48,11 @@ def declared(place):
     return read_setting('smoke', place / 'experiments' / 'settings.yaml'), read_table(place / 'experiments' / 's9.yaml')
 
 
+def kill(process):
+    try: process.kill()
+    except psutil.NoSuchProcess: pass
+
+
 @pytest.fixture(scope='module')
 def swept(place, environment):
     "A sweep that was killed in its second run and started again; in it one run that cannot succeed."
@@ -64,9 +70,11 @@ def swept(place, environment):
     def done(): return [f for f in folders if (f / 'metrics.json').exists()]
     def begun(): return [f for f in folders if (f / 'log.jsonl').exists()]
     while time.monotonic() < end and process.poll() is None and not (done() and len(begun()) > 1): time.sleep(.02)
+    family = psutil.Process(process.pid).children(recursive=True) # papermill and its kernel, which has a session of its own
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(['pkill', '-9', '-f', str(place / 'runs')], check=False) # papermill and its kernel
+    for one in family: kill(one)
+    psutil.wait_procs(family, timeout=30)
     assert len(done()) == 1 and len(begun()) == 2, 'killed in the second run'
     return folders, broken, sweep(place, environment)
 
@@ -79,7 +87,7 @@ def test_a_failed_run_fails_alone(swept):
 
 
 def test_killed_and_started_again(swept, place, environment):
-    "The table is that of runs that nobody disturbed, with a dash for the run that failed."
+    "The table is that of runs that nobody disturbed and that warmed up alone, with a dash for the run that failed."
     from simseg.tables import build
     (place / 'alone').mkdir()
     for folder in swept[0]:
@@ -92,16 +100,22 @@ def test_killed_and_started_again(swept, place, environment):
     last = -3 # columns: minutes, commit, device
     ours, theirs = ([line.split(',')[:last] for line in path.read_text().splitlines()] for path in (ours, theirs))
     assert ours == theirs and len(ours) == 4 and ours[1] != ours[2]
+    shared, = (place / 'warmups').glob('*/s0')
+    origins = [json.loads((folder / 'provenance.json').read_text()) for folder in swept[0] if folder != swept[1]]
+    assert all(shared.parent.name.endswith(o['branched']['run_hash']) for o in origins), 'and all of them went on from one warm-up'
     assert '| 0.7 | 31.4 | – |' in text.read_text() and '| 0.1 | 31.9 | – |' not in text.read_text()
 
 
 def test_complete_schedules_nothing(swept, place, environment):
     code, said = sweep(place, environment, '-n')
     assert code == 0 and 'rule train_s0' in said
+    shutil.move(place / 'warmups', place / 'gone') # no record needs its warm-up again: a clone has none
     (swept[1] / 'metrics.json').write_text('{}')
     try: code, said = sweep(place, environment, '-n')
-    finally: (swept[1] / 'metrics.json').unlink()
-    assert code == 0 and 'Nothing to be done' in said and 'rule train_s0' not in said
+    finally:
+        (swept[1] / 'metrics.json').unlink()
+        shutil.move(place / 'gone', place / 'warmups')
+    assert code == 0 and 'Nothing to be done' in said and 'rule train_s0' not in said and 'rule warmup_s0' not in said
 
 
 def test_slurm_takes_the_same_file(swept, place, environment):

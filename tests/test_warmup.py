@@ -18,13 +18,13 @@ def start(place, runs, warmups, *more):
 
 def finish(*processes):
     for process in processes:
-        text, _ = process.communicate(timeout=400)
+        text, _ = process.communicate(timeout=800)
         assert process.returncode == 0, text[-3000:]
 
 
 def kill_at(process, folder, lines):
     "Kills the process without warning when the log under `folder` has so many lines."
-    end = time.monotonic() + 200
+    end = time.monotonic() + 500
     while time.monotonic() < end and process.poll() is None:
         log = next(folder.glob('*/s0/log.jsonl'), None)
         if log and log.read_text().count('\n') >= lines: break
