@@ -26,6 +26,11 @@ parser.add_argument('--blank', action='store_true')
 parser.add_argument('--plain', action='store_true', help='masks alone, without boxes and names')
 args = parser.parse_args()
 
+
+
+def named(c): return c.method + ('\nbackground outside the box' if c.outside_loss else '')
+
+
 models = [load_model(run) for run in args.runs]
 _, c, classes, _ = models[0]
 val = data_sets(replace(c, data=args.data or 'tangle')).val
@@ -40,6 +45,6 @@ for row, (image, truth) in zip(axes, chosen):
     for ax, (model, own, _, _) in zip(row[2:], models):
         found = predict_image(model, image, own.test_size, own.max_size)
         show_objects(ax, shown, found, classes, score_min=args.score, index=truth_colours(truth, found), **style)
-for ax, title in zip(axes[0], ['image', 'ground truth', *(own.method for _, own, _, _ in models)]): ax.set_title(title, fontsize=8)
+for ax, title in zip(axes[0], ['image', 'ground truth', *(named(own) for _, own, _, _ in models)]): ax.set_title(title, fontsize=8)
 args.out.parent.mkdir(parents=True, exist_ok=True)
 figure.savefig(args.out)
