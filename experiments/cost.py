@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from simseg.core import config
+from simseg.config import config
 from simseg.data.loader import loader
 from simseg.recipe import data_sets
 from simseg.runs import provenance

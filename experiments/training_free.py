@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from simseg.core import config
+from simseg.config import config
 from simseg.data.loader import eval_loader
 from simseg.pseudo_quality import qualities
 from simseg.recipe import data_sets

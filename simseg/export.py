@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import Config, Instances
+from .config import Config
+
+from .core import Instances
 from .data.loader import resize
 from .inference import full_masks
 from .models.condinst import CondInst, aligned_bilinear, head_sizes

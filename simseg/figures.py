@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from .core import Config, Instances, config, numpy_rng
+from .config import Config, config
+
+from .core import Instances, numpy_rng
 from .inference import predict_image
 from .models.ema import Teacher
 from .recipe import Data, data_sets

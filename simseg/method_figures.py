@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from .copy_paste import Bank, Entry, copy_paste, draw, grow
-from .core import Batch, Config, numpy_rng
+from .config import Config
+from .core import Batch, numpy_rng
 from .data.loader import eval_loader, loader
 from .figures import BLUE, GREY, WIDTH, Trained, frame, sheet, styled, tinted, usual
 from .models.fcos import locations

@@ -13,7 +13,9 @@ from pycocotools import mask as rle
 from torch import Tensor
 from tqdm import tqdm
 
-from .core import Config, Instances
+from .config import Config
+
+from .core import Instances
 from .data.coco import read_image
 from .evaluate import to_coco
 from .inference import predict_image

@@ -13,7 +13,9 @@ from pycocotools import mask as rle
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .core import Batch, Config, Instances
+from .config import Config
+
+from .core import Batch, Instances
 from .data.annotations import Faults, load
 from .data.coco import CocoSet, read
 from .data.loader import collate, resize_test

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .core import Config
+from .config import Config
 from .losses.box import mask_targets
 from .losses.pseudo import mask_iou, precision_recall
 from .prototypes import Prototypes

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .core import Config
+from .config import Config
 from .data import tangle
 from .data.coco import CocoSet, content_hash, read
 

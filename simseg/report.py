@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import BOOKKEEPING, PRESETS, Config, preset_values
+from .config import BOOKKEEPING, PRESETS, Config, preset_values
 from .runs import load_runs
 
 # %% ../nbs/21_report.ipynb #0005

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .core import BOOKKEEPING, Config
+from .config import BOOKKEEPING, Config
 
 # %% auto #0
 __all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version',

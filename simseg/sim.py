@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .copy_paste import Bank, copy_paste, paste_loss
-from .core import Batch, Config, Output, Pseudo
+from .config import Config
+from .core import Batch, Output, Pseudo
 from .losses.box import box_masks
 from .losses.pseudo import health, pseudo_loss, pseudo_masks
 from .models.ema import scaled_momentum

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from scipy import stats
 
-from .core import Config, config
+from .config import Config, config
 from .recipe import data_sets, resolved
 from .report import between, markdown
 from .runs import load_runs, read_json, read_log, run_dir, run_key

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .core import differences
+from .config import differences
 from .data import tangle
 from .data.annotations import Faults, find_split, load
 from .data.coco import ground_truth, read, read_image

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .core import PRESETS, Batch, Config, Output, config, entropy # first: it quiets what lightning's import warns of
+from .config import PRESETS, Config, config
+
+from .core import Batch, Output, entropy # first: it quiets what lightning's import warns of
 from lightning_fabric import Fabric
 
 from .copy_paste import Bank

@@ -10,7 +10,7 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-from .core import Config
+from .config import Config
 from .recipe import Data
 from .runs import Busy, Run, run_dir
 

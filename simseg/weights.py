@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from .core import config
+from .config import config
 
 # %% auto #0
 __all__ = ['FORMAT', 'TEXT', 'save_safetensors', 'load_safetensors', 'described']

@@ -2,7 +2,7 @@
 import io, json, sys
 
 import torch
-from simseg.core import config
+from simseg.config import config
 from simseg.data.loader import loader
 from simseg.losses.box import box_masks
 from simseg.recipe import data_sets

@@ -39,7 +39,7 @@ def test_starts_as_a_process(tmp_path):
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory):
     "A boxes-only json of tangle scenes, and what simseg-pseudo-label makes of it with a random network."
-    from simseg.core import config
+    from simseg.config import config
     from simseg.data import tangle
     from simseg.data.coco import read
     from simseg.models.condinst import condinst

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, clean_env
 
-from simseg.core import config
+from simseg.config import config
 from simseg.recipe import data_sets, parameter_groups, resolved
 from simseg.runs import Run, load_checkpoint, run_dir
 from simseg.training import State, fit, load_model, make_fabric, train

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT, clean_env
 from simseg import runs
-from simseg.core import config
+from simseg.config import config
 from simseg.training import train
 
 

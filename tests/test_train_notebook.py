@@ -91,7 +91,7 @@ def test_every_parameter_of_the_method_is_in_the_notebook():
     "papermill -p reaches all of SIM's parameters, and every name in the parameter cell is one that `config` knows and the notebook passes on."
     from dataclasses import fields
 
-    from simseg.core import Config
+    from simseg.config import Config
     cells = json.loads((ROOT / 'nbs/train.ipynb').read_text(encoding='utf-8'))['cells']
     source, = (''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', []))
     names = set(re.findall(r'^(\w+) = None', source, re.M))

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torchvision.ops import MLP, box_convert
 
-from ..core import Batch, Config, Output, Positives
+from ..config import Config
+
+from ..core import Batch, Output, Positives
 from .backbone import SWINS, Swin, Trunk
 from .fcos import Detections, best_positives, paired_iou
 from .queries import Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches, needed, settings

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
-from ..core import Batch, Config, Positives, world_mean
+from ..config import Config
+
+from ..core import Batch, Positives, world_mean
 
 # %% ../../nbs/07b_models.queries.ipynb #0005
 def needed(): # transformers' module of Mask2Former, and scipy's assignment
