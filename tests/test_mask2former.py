@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, clean_env
+from test_resume import equal
 
 from simseg.config import config
 from simseg.recipe import data_sets, parameter_groups, resolved
@@ -61,6 +62,17 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path):
     last = load_checkpoint(again.folder / 'last.pt')
     assert len(last['memory']['bank']['entries']) > 0
     assert any(not v.equal(last['teacher'][f'module.{k}']) for k, v in last['model'].items()), 'the teacher is another network'
+
+
+def test_a_run_that_branched_from_a_shared_warm_up(tmp_path):
+    "Weights, teacher, prototypes and bank of a run after another's warm-up are those of the run alone."
+    def ended(out, **more):
+        run = train(config(**SMOKE, **SURE, method='sim', warmup_share=.5, out=str(tmp_path / out), **more), progress=False)
+        return load_checkpoint(run.folder / 'last.pt')
+    shared = dict(warmups=str(tmp_path / 'warm'))
+    ended('first', mu=0., **shared)
+    assert equal(ended('branched', **shared), ended('alone'))
+    assert len(list((tmp_path / 'warm').glob('*/s0'))) == 1
 
 
 def test_optimiser_groups():
