@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
-
 from .core import Instances
 from .data.loader import resize
 from .inference import full_masks

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from .config import Config, config
-
 from .core import Instances, numpy_rng
 from .inference import predict_image
 from .models.ema import Teacher

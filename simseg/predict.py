@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config import Config
-
 from .core import Instances
 from .data.coco import read_image
 from .evaluate import to_coco

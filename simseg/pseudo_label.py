@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import Config
-
 from .core import Batch, Instances
 from .data.annotations import Faults, load
 from .data.coco import CocoSet, read

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import PRESETS, Config, config
-
 from .core import Batch, Output, entropy # first: it quiets what lightning's import warns of
 from lightning_fabric import Fabric
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import Config
-
 from ..core import Batch, Output, Positives
 from .backbone import Backbone
 from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, fcos_losses

@@ -14,7 +14,6 @@ from torch import nn
 from torchvision.ops import MLP, box_convert
 
 from ..config import Config
-
 from ..core import Batch, Output, Positives
 from .backbone import SWINS, Swin, Trunk
 from .fcos import Detections, best_positives, paired_iou

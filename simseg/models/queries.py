@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
 from ..config import Config
-
 from ..core import Batch, Positives, world_mean
 
 # %% ../../nbs/07b_models.queries.ipynb #0005
