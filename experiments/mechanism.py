@@ -5,8 +5,9 @@ First the runs, some six hours on two cores:
 Then the figure and its numbers, from the records alone:
     python experiments/mechanism.py [--runs results/runs] [--out results/figures/mechanism]
 
-Left: mask AP of each method at each pair of knobs. Right: IoU of the pseudo masks with the true masks of held-out objects, from the semantic map
-alone, from the instance map alone and from both, beside that of the filled box. A cell without a record stays empty.
+Top: mask AP of each method at each pair of knobs. Middle: IoU of the pseudo masks with the true masks of held-out objects, from the semantic map
+alone, from the instance map alone and from both, each cut at one half, beside that of the filled box. Bottom: how well the semantic map ranks the
+pixels of a box, whatever its threshold (area under the ROC curve, .5 is chance). A cell without a record stays empty.
 """
 import argparse
 from pathlib import Path
@@ -19,6 +20,7 @@ from simseg.report import changes
 from simseg.runs import load_runs
 
 STAGES = {'iou_box': 'the box', 'iou_semantic': 'M_S alone', 'iou_instance': 'M_I alone', 'iou': 'both: M'}
+AUC = 'pseudo.separation'
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('--runs', type=Path, default=Path('results/runs'))
 parser.add_argument('--out', type=Path, default=Path('results/figures/mechanism'))
@@ -33,28 +35,33 @@ ours = 'similarity contrast, semantic_loss 0.1' # as in gain.py; whatever else w
 besides = runs.apply(changes, axis=1)
 runs = runs[besides.isin(['–', ours])]
 runs['row'] = runs['method'] + besides.map({ours: '+semantic', '–': ''})
-stages = [f'pseudo.{k}' for k in STAGES if f'pseudo.{k}' in runs]
+stages = [k for k in (*(f'pseudo.{k}' for k in STAGES), AUC) if k in runs]
 cells = runs.groupby(['overlap', 'camouflage', 'row'])[['mask_AP', *stages]].agg(['mean', 'count'])
 means = cells[[(m, 'mean') for m in ('mask_AP', *stages)]].droplevel(1, axis=1)
 table = pd.concat([means, cells[('mask_AP', 'count')].rename('seeds')], axis=1).reset_index()
 args.out.parent.mkdir(parents=True, exist_ok=True)
 table.round(4).to_csv(args.out.with_suffix('.csv'), index=False)
 
+NAMES = {'boxinst': ('BoxInst', 'C3'), 'sim': ('SIM', 'C0'), 'sim+semantic': ('SIM, contrast and semantic loss', 'C2'),
+         'supervised': ('full supervision', 'C7')} # red and blue as in the paper's Figure S3
+COLOURS = ('0.6', 'C1', 'C2', 'C0')
 overlaps = sorted(table['overlap'].unique())
-figure, axes = plt.subplots(2, len(overlaps), figsize=(3.2 * len(overlaps), 5), dpi=90, layout='constrained', squeeze=False, sharex=True,
+figure, axes = plt.subplots(3, len(overlaps), figsize=(3.2 * len(overlaps), 7), dpi=100, layout='constrained', squeeze=False, sharex=True,
                             sharey='row')
 for column, overlap in zip(axes.T, overlaps):
     here = table[table['overlap'] == overlap]
     for row, one in here.groupby('row'):
-        if row in ('boxinst', 'sim', 'sim+semantic', 'supervised'): column[0].plot(one['camouflage'], one['mask_AP'], 'o-', label=row)
-    column[0].set_title(f'overlap {overlap:g}', fontsize=9)
+        if row in NAMES: column[0].plot(one['camouflage'], one['mask_AP'], 'o-', label=NAMES[row][0], color=NAMES[row][1], markersize=5)
+    column[0].set_title(f'overlap {overlap:g}', fontsize=10)
     for style, (row, one) in zip(('-', '--'), here[here['row'].isin(['sim', 'sim+semantic'])].groupby('row')):
-        for k, (stage, name) in enumerate(STAGES.items()):
+        own = '' if row == 'sim' else f' ({NAMES[row][0]})'
+        for colour, (stage, name) in zip(COLOURS, STAGES.items()):
             if f'pseudo.{stage}' not in one: continue
-            column[1].plot(one['camouflage'], one[f'pseudo.{stage}'], f'C{k}o{style}', label=f'{name} ({row})', markersize=3)
-    column[1].set_xlabel('camouflage')
-axes[0, 0].set_ylabel('mask AP, held-out scenes')
-axes[1, 0].set_ylabel('IoU with true masks')
-for row in axes: row[0].legend(fontsize=6)
+            column[1].plot(one['camouflage'], one[f'pseudo.{stage}'], 'o' + style, color=colour, label=name + own, markersize=4)
+        if AUC in one: column[2].plot(one['camouflage'], one[AUC], 'o' + style, color=COLOURS[1], label='M_S' + own, markersize=4)
+    column[2].axhline(.5, color='0.6', linewidth=1, label='chance')
+    column[2].set(xlabel='camouflage', xticks=sorted(table['camouflage'].unique()))
+for row, label in zip(axes, ('mask AP, held-out scenes', 'IoU with true masks', 'area under the ROC curve')): row[0].set_ylabel(label)
+for row in axes: row[-1].legend(*max((a.get_legend_handles_labels() for a in row), key=lambda found: len(found[1])), fontsize=7)
 figure.savefig(args.out.with_suffix('.png'))
 print(table.round(3).to_string(index=False))
