@@ -8,10 +8,10 @@ from simseg.losses.box import box_masks
 from simseg.recipe import data_sets
 from simseg.training import State, checkpoint, leave, make_fabric, restore, train_step
 
-kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way)
-method, steps = ('sim', 6) if kind == 'sim' else ('boxinst', 3)
+kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
+method, steps = ('sim', 6) if kind in ('sim', 'mask2former') else ('boxinst', 3)
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
-           weights='package') # frozen norms: no batch statistics
+           weights='package', **({'head': 'mask2former'} if kind == 'mask2former' else {})) # frozen norms: no batch statistics
 fabric, data = make_fabric(c), data_sets(c)
 
 
@@ -24,7 +24,7 @@ def go(state, model, optimizer, until=c.steps):
     log, rank = [], fabric.global_rank
     for batch in loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, until, c.seed, start=state.step, rank=rank,
                         world=fabric.world_size):
-        if kind != 'full':
+        if kind in ('bare', 'sim'):
             half = range(len(batch)) if fabric.world_size == 2 and fabric.global_rank == 1 else range(2, len(batch))
             for i in half: batch.targets[i] = batch.targets[i][:0]
         if kind == 'sim' and state.step == 0: # what six steps do not learn: masks to paste. On a rank without objects the bank stays empty

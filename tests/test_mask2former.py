@@ -75,6 +75,21 @@ def test_a_run_that_branched_from_a_shared_warm_up(tmp_path):
     assert len(list((tmp_path / 'warm').glob('*/s0'))) == 1
 
 
+@pytest.mark.parametrize('head', ['condinst', 'mask2former'])
+def test_bf16_is_near_float32(head, tmp_path):
+    "Losses of the first step, and of one after the warm-up: the network in bf16, the method in float32."
+    log = {}
+    for precision in ('32', 'bf16'):
+        c = config(**SMOKE | dict(head=head), **SURE, precision=precision, out=str(tmp_path), log_every=1, steps=3)
+        log[precision] = train(c, progress=False).entries
+    full, half = log['32'], log['bf16']
+    names = [k for k in ('class', 'box', 'centre', 'l1', 'giou', 'projection', 'pairwise') if k in full[0]]
+    assert len(names) > 4
+    for name in names: assert half[0][name] == pytest.approx(full[0][name], rel=.05, abs=.02), name
+    assert any(half[0][name] != full[0][name] for name in names), 'bf16 was on'
+    assert all(math.isfinite(v) for v in half[-1].values() if isinstance(v, float)) and 'pseudo' in half[-1]
+
+
 def test_optimiser_groups():
     "Weight decay on neither norms nor embeddings, the backbone at a tenth: against the names of the weights."
     small = dict(channels=32, mask_channels=32, queries=12, encoder_layers=1, decoder_layers=2)

@@ -48,6 +48,17 @@ def test_sim_goes_on_with_every_bank(tmp_path):
         assert rank['resumed'] != rank['resumed_from']
 
 
+def test_mask2former_under_sim(tmp_path):
+    "Box losses of the joint batch are the means over ranks; weights and prototypes are the same on both, in steps that correct and paste."
+    script = str(ROOT / 'tests' / 'ranks_worker.py')
+    (one,), two = ranks([script, 'mask2former'], tmp_path), ranks([*TORCHRUN, script, 'mask2former'], tmp_path)
+    for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
+    single, *each = one['log'][0], *(rank['log'][0] for rank in two)
+    for name in ('l1', 'giou'):
+        assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-3), f'{name}: normalised over all ranks'
+    assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
+
+
 def test_a_whole_run(tmp_path):
     command = ['-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')]
     python([*TORCHRUN, *command], tmp_path)
