@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import Batch, Output, numpy_rng
+from .core import Batch, Output, joint_mean, numpy_rng
 from .losses.pseudo import bce_dice
 from .models.condinst import aligned_bilinear
 
@@ -288,7 +288,7 @@ def paste_loss(out:Output, # the student's
     pasted = batch.pasted()
     who = pasted[out.positives.object]
     logits, object = out.logits[who], out.positives.object[who]
-    if not len(object): return logits.sum()
+    if not len(object): return joint_mean(logits.flatten(1).sum(1))
     target = batch.pasted_masks[:, 2::4, 2::4][(pasted.cumsum(0) - 1)[object]]
     sure = batch.valid()[:, 2::4, 2::4][out.positives.image[who]]
-    return bce_dice(logits, target, sure).mean()
+    return joint_mean(bce_dice(logits, target, sure))

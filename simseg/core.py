@@ -14,7 +14,7 @@ from torch import Tensor
 warnings.filterwarnings('ignore', message='IProgress not found') # tqdm in plain text is what we want
 
 # %% auto #0
-__all__ = ['Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'world_mean']
+__all__ = ['Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'world_mean', 'joint_mean']
 
 # %% ../nbs/00_core.ipynb #0005
 @dataclass
@@ -152,3 +152,11 @@ def world_mean(value:Tensor) -> Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / dist.get_world_size()
+
+def joint_mean(each:Tensor, # [n] losses with a gradient
+               count:Tensor|None=None # 0-dim, of what they are the sum; n unless given
+              ) -> Tensor: # scalar; 0 for none
+    """The mean of `each` in a single process. In a distributed run the mean of this over the processes, to which their gradients are averaged,
+    is the mean over the joint batch. Every process must call it, also one without entries."""
+    count = each.new_full((), len(each), dtype=torch.float32) if count is None else count.float()
+    return each.sum() / world_mean(count).clamp(min=1e-6)

@@ -11,7 +11,7 @@ from simseg.training import State, checkpoint, leave, make_fabric, restore, trai
 kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
 method, steps = ('sim', 6) if kind in ('sim', 'mask2former') else ('boxinst', 3)
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
-           weights='package', **({'head': 'mask2former'} if kind == 'mask2former' else {})) # frozen norms: no batch statistics
+           weights='package', **({'head': 'mask2former'} if kind == 'mask2former' else {})) # frozen norms
 fabric, data = make_fabric(c), data_sets(c)
 
 
@@ -30,8 +30,14 @@ def go(state, model, optimizer, until=c.steps):
         if kind == 'sim' and state.step == 0: # what six steps do not learn: masks to paste. On a rank without objects the bank stays empty
             boxes = batch.flat()[0]
             state.memory.bank.push(batch, .9 * box_masks(boxes, (batch.images.shape[2] // 4, batch.images.shape[3] // 4)), torch.ones(len(boxes)))
-        losses, _, out, _ = train_step(c, fabric, state, model.train(), optimizer, batch)
-        log.append({k: v.item() for k, v in losses.items()} | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
+        model.train()
+        for m in model.modules():
+            if isinstance(m, torch.nn.BatchNorm2d): m.eval() # the mask branch's: statistics of half a batch are others
+        losses, _, out, _ = train_step(c, fabric, state, model, optimizer, batch)
+        grads = [p.grad.detach().double().flatten() for p in state.model.parameters() if p.grad is not None] # averaged over the ranks
+        grad = dict(grad_length=sum((g @ g).item() for g in grads)**.5,
+                    grad_along=sum((g * torch.linspace(-1, 1, len(g))).sum().item() for g in grads))
+        log.append({k: v.item() for k, v in losses.items()} | grad | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
     return log
 
 

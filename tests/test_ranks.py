@@ -28,8 +28,9 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
     for single, *each in zip(one['log'], *(rank['log'] for rank in two)):
         assert single['images'] == each[0]['images'] + each[1]['images'], 'each rank sees its half of the batch'
     single, *each = one['log'][0], *(rank['log'][0] for rank in two)
-    for name in ('class', 'box', 'centre'):
+    for name in ('class', 'box', 'centre', 'projection', 'pairwise'):
         assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4), f'{name}: normalised over all ranks'
+    for name in ('grad_length', 'grad_along'): assert each[0][name] == each[1][name] == pytest.approx(single[name], rel=1e-4), 'the gradient'
     assert all(value == value for rank in two for step in rank['log'] for value in step.values()), 'nothing is NaN'
     if kind == 'bare': assert each[1]['positives'] == 0 < each[0]['positives']
     else: assert each[0]['class'] != each[1]['class']
@@ -54,8 +55,9 @@ def test_mask2former_under_sim(tmp_path):
     (one,), two = ranks([script, 'mask2former'], tmp_path), ranks([*TORCHRUN, script, 'mask2former'], tmp_path)
     for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
     single, *each = one['log'][0], *(rank['log'][0] for rank in two)
-    for name in ('l1', 'giou'):
-        assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-3), f'{name}: normalised over all ranks'
+    for name in ('class', 'l1', 'giou', 'projection', 'pairwise'):
+        assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4), f'{name}: normalised over all ranks'
+    for name in ('grad_length', 'grad_along'): assert each[0][name] == each[1][name] == pytest.approx(single[name], rel=1e-4), 'the gradient'
     assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import Batch, Output
+from ..core import Batch, Output, joint_mean
 
 # %% ../../nbs/10_losses.box.ipynb #0005
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -68,9 +68,7 @@ def projection_loss(logits:Tensor, # [P,h,w]
                     box:Tensor # [P,h,w] bool, filled boxes
                    ) -> Tensor: # scalar, mean over P; 0 for none
     "BoxInst, Eq. 3. The maximum is taken on logits: sigmoid is monotone."
-    if not len(logits): return logits.sum()
-    loss = sum(dice(logits.amax(d).sigmoid(), box.any(d)) for d in (1, 2))
-    return loss.mean()
+    return joint_mean(sum(dice(logits.amax(d).sigmoid(), box.any(d)) for d in (1, 2)))
 
 # %% ../../nbs/10_losses.box.ipynb #0016
 class _Pairwise(torch.autograd.Function):
@@ -107,8 +105,7 @@ def pairwise_loss(logits:Tensor, # [P,h,w]
                   threshold:float=0.3 # similarity from which a pair counts
                  ) -> Tensor: # scalar
     "Mean loss of all counted pairs (BoxInst, Eq. 6); 0 for no positives. First derivatives only."
-    loss, count = _Pairwise.apply(logits, box, [s >= threshold for s in similar], valid, image)
-    return loss / count.clamp(min=1)
+    return joint_mean(*_Pairwise.apply(logits, box, [s >= threshold for s in similar], valid, image)) # sum and number
 
 # %% ../../nbs/10_losses.box.ipynb #0025
 def low_level(out:Output, batch:Batch,
@@ -126,7 +123,7 @@ def outside_loss(out:Output, batch:Batch) -> Tensor: # scalar; 0 for no positive
     "Cross-entropy toward background at the image's pixels outside each positive's box (ours)."
     outside = batch.valid()[out.positives.image, 2::4, 2::4] & ~box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]
     each = (F.softplus(out.logits.float()) * outside).flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
-    return each.sum() / max(len(each), 1)
+    return joint_mean(each)
 
 # %% ../../nbs/10_losses.box.ipynb #0027
 def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
@@ -144,5 +141,4 @@ def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
 
 def supervised(out:Output, batch:Batch) -> dict: # {'mask'}
     "Dice against true masks, mean over positives (CondInst, section 3.4)."
-    if not len(out.positives): return dict(mask=out.logits.sum())
-    return dict(mask=dice(out.logits.sigmoid(), mask_targets(batch)[out.positives.object]).mean())
+    return dict(mask=joint_mean(dice(out.logits.sigmoid(), mask_targets(batch)[out.positives.object])))

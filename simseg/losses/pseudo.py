@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import Output, Pseudo
+from ..core import Output, Pseudo, joint_mean
 from .box import dice
 
 # %% ../../nbs/14_losses.pseudo.ipynb #0005
@@ -49,7 +49,7 @@ def pseudo_loss(out:Output, # the student's
     object = out.positives.object
     part = (pseudo.used & ~skip)[object].float()
     each = bce_dice(out.logits, pseudo.mask[object], pseudo.sure[object])
-    return (each * part).sum() / part.sum().clamp(min=1)
+    return joint_mean(each * part, part.sum())
 
 # %% ../../nbs/14_losses.pseudo.ipynb #0036
 @torch.no_grad()

@@ -120,13 +120,13 @@ def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of thei
     return dict(l1=l1 / count, giou=generalized_box_iou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted, reduction='sum') / count)
 
 def class_loss(said:Said, pos:Positives, labels:Tensor) -> dict: # {'class'}
-    "Cross-entropy of all queries, a weighted mean at each output, summed over outputs."
+    "Cross-entropy of all queries, at each output a weighted mean over all processes' queries, summed over outputs."
     none = said.classes.shape[-1] - 1
     goal = torch.full(said.classes.shape[:-1], none, device=labels.device)
     goal[pos.level, pos.image, pos.location] = labels[pos.object]
     weight = torch.ones(none + 1, device=labels.device).index_fill(0, goal.new_tensor([none]), NO_OBJECT)
     each = F.cross_entropy(said.classes.float().flatten(0, 2), goal.flatten(), weight, reduction='none').view(len(goal), -1)
-    return {'class': (each.sum(1) / weight[goal].flatten(1).sum(1)).sum()}
+    return {'class': (each.sum(1) / world_mean(weight[goal].flatten(1).sum(1))).sum()}
 
 # %% ../../nbs/07b_models.queries.ipynb #0018
 def true_masks(batch:Batch) -> list: # B of [n,H,W] float, in the padded image
