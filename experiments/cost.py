@@ -13,7 +13,7 @@ from simseg.config import config
 from simseg.data.loader import loader
 from simseg.recipe import data_sets
 from simseg.runs import provenance
-from simseg.training import State, make_fabric, train_step
+from simseg.loop import State, make_fabric, train_step
 
 METHODS = dict(supervised=dict(method='supervised'), boxinst=dict(method='boxinst'), pseudo=dict(method='pseudo'), sim=dict(method='sim'))
 METHODS['sim+semantic'] = dict(method='sim', semantic_loss=.1, similarity='contrast')

@@ -10,7 +10,8 @@ import pandas as pd
 
 from simseg.data.coco import read
 from simseg.pseudo_label import label_set, labeller, summary
-from simseg.runs import provenance, read_json
+from simseg.files import read_json
+from simseg.runs import provenance
 from simseg.training import load_model
 
 

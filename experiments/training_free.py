@@ -15,9 +15,10 @@ from simseg.data.loader import eval_loader
 from simseg.pseudo_quality import qualities
 from simseg.recipe import data_sets
 from simseg.report import markdown
-from simseg.runs import load_checkpoint, provenance, read_json
+from simseg.files import load_checkpoint, read_json
+from simseg.runs import provenance
 from simseg.tables import read_setting, read_table
-from simseg.training import State, make_fabric
+from simseg.loop import State, make_fabric
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('run', type=Path)

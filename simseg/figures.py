@@ -21,7 +21,8 @@ from .core import Instances, numpy_rng
 from .inference import predict_image
 from .models.ema import Teacher
 from .recipe import Data, data_sets
-from .runs import load_checkpoint, load_runs, read_json
+from .files import load_checkpoint, read_json
+from .runs import load_runs
 from .show import Picture, colour, mask_layer, show_objects, truth_colours
 from .sim import Memory
 from .training import load_model, runs_root, train

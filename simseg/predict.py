@@ -18,7 +18,7 @@ from .core import Instances
 from .data.coco import read_image
 from .evaluate import to_coco
 from .inference import predict_image
-from .runs import write_json
+from .files import write_json
 from .show import panels, show_objects
 from .training import load_model
 

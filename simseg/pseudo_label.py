@@ -21,7 +21,7 @@ from .data.loader import collate, resize_test
 from .inference import full_maps
 from .losses.pseudo import mask_iou, pseudo_masks
 from .predict import arguments, command, left_out, open_model
-from .runs import load_checkpoint, write_json
+from .files import load_checkpoint, write_json
 from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 

@@ -4,53 +4,24 @@
 
 # %% ../nbs/19_runs.ipynb #0002
 from __future__ import annotations
-import contextlib, hashlib, importlib.metadata, importlib.util, json, math, os, platform, re, signal, subprocess, sys, threading, time, zipfile
+import contextlib, hashlib, importlib.metadata, importlib.util, json, os, platform, re, signal, subprocess, sys, threading, time
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from .config import BOOKKEEPING, Config
+from .files import load_checkpoint, plain, read_json, read_log, save_checkpoint, write_file, write_json
 
 # %% auto #0
-__all__ = ['PACKAGES', 'plain', 'write_json', 'read_json', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version',
-           'device_name', 'peak_memory', 'provenance', 'save_checkpoint', 'load_checkpoint', 'read_log', 'Busy', 'Lock',
-           'Run', 'stop_after_step', 'load_runs']
+__all__ = ['PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
+           'provenance', 'Busy', 'Lock', 'Run', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
 except ImportError: fcntl = resource = None # not a POSIX system: no lock, no peak memory
-
-# %% ../nbs/19_runs.ipynb #0006
-def plain(value):
-    "`value` as JSON holds it: tuples become lists, numpy and tensor scalars numbers, paths strings, NaN and infinities None."
-    if isinstance(value, dict): return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [plain(v) for v in value]
-    if isinstance(value, Path): return str(value)
-    if hasattr(value, 'item') and getattr(value, 'ndim', 1) == 0: value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-def _replace(path, write): # `write(file)` into a temporary file beside `path`, then one rename
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as f:
-            write(f); f.flush(); os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
-
-def write_json(path, value):
-    "Write a JSON file whole or not at all. Raises TypeError at what JSON cannot hold."
-    text = json.dumps(plain(value), indent=1, allow_nan=False) + '\n'
-    _replace(path, lambda f: f.write(text.encode()))
-
-def read_json(path):
-    "Read a JSON file. Raises ValueError that names the file where it is no JSON."
-    try: return json.loads(Path(path).read_text())
-    except ValueError as e: raise ValueError(f"{path} is no JSON ({e}). Restore it or delete its folder to run again.") from None
 
 # %% ../nbs/19_runs.ipynb #0009
 def _fields(config): return plain(asdict(config) if is_dataclass(config) else dict(config))
@@ -121,53 +92,6 @@ def provenance(seed:int, device='cpu') -> dict:
     return git_state(package) | dict(versions={p: package_version(p) for p in PACKAGES}, python=platform.python_version(),
         platform=platform.platform(), device=device_name(device), threads=torch.get_num_threads(), seed=seed,
         started=datetime.now(UTC).isoformat(timespec='seconds'))
-
-# %% ../nbs/19_runs.ipynb #0018
-def _check_plain(value, where='state'):
-    if type(value) in (int, float, str, bool, bytes, type(None), torch.nn.Parameter) or isinstance(value, (Tensor, torch.Size)): return
-    if isinstance(value, dict): items = value.items()
-    elif type(value) in (list, tuple): items = enumerate(value)
-    else: raise TypeError(f"Checkpoint {where} is a {type(value).__name__}: keep tensors and plain Python values, such as float(x) or x.tolist().")
-    for k, v in items: _check_plain(v, f'{where}[{k!r}]')
-
-def save_checkpoint(path, # a last.pt that is there becomes previous.pt beside it; a file of another name is replaced
-                    state:dict # nested dicts, lists and tuples of tensors and plain values
-                   ):
-    """Save a checkpoint whole or not at all and keep the one before. Raises TypeError at what could not be loaded safely,
-    OSError where the disk refuses."""
-    path = Path(path); _check_plain(state)
-    def write(f):
-        torch.save(state, f); f.flush(); os.fsync(f.fileno()) # safe before the old one moves
-        if path.name == 'last.pt' and path.exists(): os.replace(path, path.with_name('previous.pt'))
-    try: _replace(path, write)
-    except (OSError, RuntimeError) as e: # torch wraps what the disk says
-        raise OSError(f"{path} could not be saved ({str(e.__context__ or e)[:200]}). The checkpoint before it is intact: free space or give the "
-                      "folder back its permissions, and run again.") from e
-
-def load_checkpoint(path, map_location='cpu') -> dict:
-    "Load a checkpoint; for a missing last.pt (a kill fell between two renames) previous.pt. Raises ValueError that names a damaged file and the fix."
-    path = Path(path); previous = path.with_name('previous.pt')
-    back = path.name == 'last.pt' and previous.exists()
-    if back and not path.exists(): path, back = previous, False
-    if not path.exists(): raise FileNotFoundError(f"There is no checkpoint {path}.")
-    try:
-        with zipfile.ZipFile(path) as z: damaged = z.testzip()
-        if damaged: raise ValueError(f'checksum of {damaged}')
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as e:
-        again = f"Delete the folder {path.parent}: the run starts over."
-        fix = "Delete it: the run resumes from previous.pt." if back else again if path.name in ('last.pt', 'previous.pt') else "Get it again."
-        raise ValueError(f"Checkpoint {path} is damaged ({type(e).__name__}: {str(e)[:120]}). {fix}") from e
-
-# %% ../nbs/19_runs.ipynb #0023
-def read_log(path) -> list: # dicts, in order
-    "The entries of a log, without a half-written last line. Raises ValueError with the number of a bad line."
-    if not Path(path).exists(): return []
-    lines, entries = Path(path).read_bytes().split(b'\n'), []
-    for i, line in enumerate(lines[:-1]): # what follows the last line break was cut off in writing
-        try: entries.append(json.loads(line))
-        except ValueError: raise ValueError(f"{path}, line {i + 1} is no JSON: {line[:60]!r}. Delete the line.") from None
-    return entries
 
 # %% ../nbs/19_runs.ipynb #0026
 class Busy(RuntimeError):
@@ -254,7 +178,7 @@ class Run:
         state = load_checkpoint(self.folder/'last.pt', map_location) if self._checkpointed else None
         if self._file: self._file.close(); self._file = None
         kept = [e for e in self.entries if e.get('step', 0) <= state['step']] if state else []
-        _replace(self.folder/'log.jsonl', lambda f: f.write(''.join(json.dumps(e) + '\n' for e in kept).encode()))
+        write_file(self.folder/'log.jsonl', lambda f: f.write(''.join(json.dumps(e) + '\n' for e in kept).encode()))
         return state
 
     def log(self, **values): # numbers and strings; non-finite numbers become null

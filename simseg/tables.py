@@ -17,7 +17,8 @@ from scipy import stats
 from .config import Config, config
 from .recipe import data_sets, resolved
 from .report import between, markdown
-from .runs import load_runs, read_json, read_log, run_dir, run_key
+from .files import read_json, read_log
+from .runs import load_runs, run_dir, run_key
 from .warmup import warmup_dir
 
 # %% auto #0

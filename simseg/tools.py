@@ -19,7 +19,7 @@ from .data.loader import eval_loader
 from .evaluate import class_table, metrics, run_coco
 from .inference import predict
 from .predict import arguments, command, find_images, open_model
-from .runs import load_checkpoint, read_json, write_json
+from .files import load_checkpoint, read_json, write_json
 from .training import load_model
 from .weights import load_safetensors, save_safetensors
 

@@ -6,7 +6,8 @@ from simseg.config import config
 from simseg.data.loader import loader
 from simseg.losses.box import box_masks
 from simseg.recipe import data_sets
-from simseg.training import State, checkpoint, leave, make_fabric, restore, train_step
+from simseg.loop import State, checkpoint, make_fabric, restore, train_step
+from simseg.training import leave
 
 kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
 method, steps = ('sim', 6) if kind in ('sim', 'mask2former') else ('boxinst', 3)

@@ -9,8 +9,10 @@ from test_resume import equal
 
 from simseg.config import config
 from simseg.recipe import data_sets, parameter_groups, resolved
-from simseg.runs import Run, load_checkpoint, run_dir
-from simseg.training import State, fit, load_model, make_fabric, train
+from simseg.files import load_checkpoint
+from simseg.runs import Run, run_dir
+from simseg.loop import State, fit, make_fabric
+from simseg.training import load_model, train
 
 SMOKE = dict(preset='smoke', head='mask2former', device='cpu')
 SURE = dict(tau_low=.5, tau_high=.5) # a network that has hardly learnt is sure of nothing: with these its pseudo masks have pixels
@@ -107,7 +109,7 @@ def test_optimiser_groups():
 def test_a_batch_without_any_object():
     "It makes a gradient for every weight: two processes wait for each other's."
     from simseg.core import Batch, Instances
-    from simseg.training import step_losses, total_loss
+    from simseg.loop import step_losses, total_loss
     c = config(**SMOKE)
     net = State(c, 3).model.train()
     none = [Instances(size, torch.zeros(0, 4), torch.zeros(0).long()) for size in ((64, 96), (60, 50))]
