@@ -113,11 +113,12 @@ class Config:
     warmups: str = F('', "folder of low-level warm-ups that runs share (`simseg.warmup`); '' = each run makes its own")
     device: str = F('auto', 'auto | cpu | cuda')
     devices: int = F(1, 'processes, one a GPU')
+    deterministic: bool = F(False, 'on a GPU: the same bits again, as far as torch has such kernels; the others warn by name')
     workers: int = F(0, 'loader processes')
     log_every: int = F(20, 'steps')
     save_every: int = F(500, 'steps between checkpoints')
 
-BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'workers', 'log_every', 'save_every')
+BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'deterministic', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst', 'mask2former'), optimizer=('sgd', 'adamw'),
                schedule=('step', 'poly'), precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
                rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),
@@ -169,6 +170,9 @@ def _cast(f, value):
         each = field(default=f.default[0])
         each.name = f.name
         return tuple(_cast(each, v) for v in (value if isinstance(value, (list, tuple)) else (value,)))
+    if kind is bool:
+        if str(value).lower() not in ('true', 'false'): raise ValueError(f"Parameter {f.name} wants True or False, got {value!r}.")
+        return str(value).lower() == 'true'
     whole = isinstance(value, float) and value.is_integer()
     if isinstance(value, bool) or not isinstance(value, (kind, int) if kind is float or whole else kind):
         if not (kind is int and whole): raise ValueError(f"Parameter {f.name} wants {kind.__name__}, got {value!r}.")

@@ -150,7 +150,7 @@ def parse(args:list|None=None) -> Config:
     for f in fields(Config):
         if f.name == 'preset': continue
         kind, many = type(f.default), isinstance(f.default, tuple)
-        p.add_argument(f'--{f.name}', type=type(f.default[0]) if many else kind, nargs='+' if many else None,
+        p.add_argument(f'--{f.name}', type=type(f.default[0]) if many else str if kind is bool else kind, nargs='+' if many else None,
                        help=f"{f.metadata['source']} (paper: {f.default})".replace('%', '%%'))
     given = vars(p.parse_args(args))
     try: return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

@@ -6,6 +6,7 @@ import torch
 from conftest import ROOT, clean_env
 from simseg import runs
 from simseg.config import config
+from simseg.loop import IN_ANY_ORDER
 from simseg.training import train
 
 
@@ -67,6 +68,7 @@ import socket
 try: socket.socket(); raise SystemExit('the hook does nothing')
 except RuntimeError: pass
 from pathlib import Path
+from simseg.loop import IN_ANY_ORDER
 from simseg.training import load_model, main
 from simseg.predict import main as predict
 out = Path(sys.argv[1])
@@ -114,3 +116,33 @@ def test_the_same_bits_again(tmp_path, monkeypatch):
     assert equal(first, end('second'))
     assert equal(first, end('workers', workers=2))
     assert not equal(first[0], end('other', seed=1)[0])
+
+
+# what torch.use_deterministic_algorithms lists as without a deterministic kernel on CUDA, as operators; replicate padding and bilinear
+# interpolation, which it takes apart into others while that mode is on, left out
+NO_KERNEL = ('adaptive_avg_pool', 'adaptive_max_pool', 'avg_pool3d_backward', 'fractional_max_pool', 'max_unpool', 'reflection_pad',
+             'nll_loss2d', 'ctc_loss', 'put.', 'histc', 'median', 'kthvalue', 'grid_sampler_2d_backward', 'embedding_bag', 'weighted bincount')
+
+
+@pytest.mark.parametrize('head', ['condinst', 'mask2former'])
+def test_what_has_no_deterministic_kernel_is_named(head, tmp_path, monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+    monkeypatch.setenv('SIMSEG_CACHE', str(tmp_path / 'cache'))
+    ran = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            name, kwargs = str(operator).removeprefix('aten.').removeprefix('_'), kwargs or {}
+            if name.startswith('bincount') and [*args[1:2], kwargs.get('weights')][0] is not None: name = f'weighted {name}'
+            ran.add(name)
+            return operator(*args, **kwargs)
+
+    how = dict(preset='smoke', device='cpu', head=head, tau_low=.5, tau_high=.5, out=str(tmp_path), deterministic=True)
+    for method in ('sim', 'supervised'):
+        with Watch(): train(config(**how, method=method), progress=False)
+    found = {n.split('.')[0].replace('nll_loss2d_forward', 'nll_loss2d').replace('nll_loss2d_backward', 'nll_loss2d')
+             for n in ran if n.startswith(NO_KERNEL)}
+    assert found == set(IN_ANY_ORDER[head])
+    assert len(ran) > 50 and torch.are_deterministic_algorithms_enabled()
+    train(config('smoke', device='cpu', steps=1, out=str(tmp_path)), progress=False)
+    assert not torch.are_deterministic_algorithms_enabled(), 'the next run in this process is as it asks'
