@@ -68,7 +68,7 @@ def base_lr(c:Config) -> float:
     return c.lr * c.batch_size / 16 if c.optimizer == 'sgd' else c.lr
 
 def warmup_end(c:Config) -> int: # steps
-    "How long low-level losses are alone: a ninth of the schedule, at least one step (SIM)."
+    "How long low-level losses are alone: `warmup_share` of the schedule (SIM: a ninth), at least one step."
     return max(round(c.warmup_share * c.steps), 1)
 
 def warmup_ramp(c:Config, step:int) -> float:
