@@ -17,7 +17,8 @@ from ..config import Config
 from ..core import Batch, Output, Positives
 from .backbone import SWINS, Swin, Trunk
 from .fcos import Detections, best_positives, paired_iou
-from .queries import Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches, needed, settings
+from .queries import (MATCH_PROJECTION, Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches,
+                                   needed, projection_costs, settings)
 
 # %% ../../nbs/08_models.mask2former.ipynb #0005
 def same_size(batch:Batch, stride:int=32) -> dict: # {(h, w): [images]}, sizes rounded up to `stride`
@@ -62,14 +63,22 @@ class Mask2Former(nn.Module):
         sides = boxes.new_tensor([[4 * x.shape[2], 4 * x.shape[1]] * 2 for x in pixels])
         return Said(hidden, self.classify(hidden), boxes, pixels, sides)
 
+    @torch.no_grad()
+    def costs(self, said:Said, b:int, labels, boxes) -> torch.Tensor: # [K,Q,n]
+        "Of all queries of image b for its n objects, whose boxes are shares of it; one output's masks at a time."
+        cost = box_costs(said.classes[:, b], said.boxes[:, b], labels, box_convert(boxes, 'xyxy', 'cxcywh'))
+        for one, hidden in zip(cost, said.hidden[:, b]):
+            masks = torch.einsum('qc,chw->qhw', self.embedder(hidden), said.pixels[b])
+            one += MATCH_PROJECTION * projection_costs(masks, boxes * said.sides[b])
+        return cost
+
     def supervise(self, said:Said, batch:Batch) -> tuple: # Positives, losses
         "Matching and the detector's losses."
         boxes, labels, image = batch.flat()
         boxes = boxes / said.sides[image]
         if self.criterion: pos, losses = mask_losses(self.criterion, self.embedder, said, batch)
         else:
-            target = box_convert(boxes, 'xyxy', 'cxcywh')
-            pos = matches([box_costs(said.classes[:, b], said.boxes[:, b], labels[image == b], target[image == b]) for b in range(len(batch))])
+            pos = matches([self.costs(said, b, labels[image == b], boxes[image == b]) for b in range(len(batch))])
             losses = class_loss(said, pos, labels)
         return pos, losses | box_losses(said, pos, boxes)
 
