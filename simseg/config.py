@@ -62,6 +62,9 @@ class Config:
     # optimisation
     steps: int = F(90000, 'T, iterations, SIM')
     batch_size: int = F(16, 'images an iteration over all devices, SIM')
+    accumulate: int = F(1, 'parts of a batch, computed one after the other: the memory of one, the gradient of as many devices, ours', added=True)
+    schedule_batch: int = F(0, 'images an iteration that steps and warmup_steps of the preset are for: another batch_size makes them more or fewer '
+                               '(linear rule); 0 = as they are', added=True)
     optimizer: str = F('sgd', 'sgd | adamw, CondInst')
     lr: float = F(0.01, 'sgd: for 16 images, scaled with the batch; adamw: as it is, CondInst')
     backbone_lr: float = F(1.0, 'factor on the backbone, CondInst')
@@ -136,7 +139,7 @@ PRESETS = {
                   warmup_share=0.3),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512, log_every=50),
-    'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000, log_every=500),
+    'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000, log_every=500, schedule_batch=16),
 }
 _m2f = dict(head='mask2former', freeze_at=0, mask_channels=256, optimizer='adamw', lr=1e-4, backbone_lr=0.1, weight_decay=0.05, schedule='poly',
             clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0)) # SIM's supplement; Mask2Former
@@ -187,14 +190,14 @@ def _check(c):
             'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_chance', 'paste_shift',
             'paste_flip')
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
-                'scene', 'devices', 'max_positives', 'log_every', 'save_every', 'detections',
+                'scene', 'devices', 'accumulate', 'max_positives', 'log_every', 'save_every', 'detections',
                 'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank', 'queries', 'encoder_layers', 'decoder_layers', 'feedforward', 'points')
     for name in unit:
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'crop'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'crop', 'schedule_batch'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
@@ -214,7 +217,9 @@ def _check(c):
         raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")
     if not 1 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 1..5, got {c.levels}.")
     if not c.sizes or min(c.sizes) < 32: raise ValueError(f"Parameter sizes wants short sides of at least 32 pixels, got {c.sizes}.")
-    if c.batch_size % c.devices: raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices.")
+    if c.batch_size % (c.devices * c.accumulate):
+        parts = f" with {c.accumulate} parts each" if c.accumulate > 1 else ''
+        raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices{parts}.")
     return c
 
 def config(preset:str='quick', # name in `PRESETS`
@@ -225,6 +230,7 @@ def config(preset:str='quick', # name in `PRESETS`
     known = {f.name: f for f in fields(Config)}
     for name in changes:
         if name not in known: raise _nearest(name, known, 'parameter')
+    if changes.get('steps') is not None: changes = dict(schedule_batch=0) | changes # steps given by hand are meant as they are
     values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
     return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))
 
@@ -233,7 +239,7 @@ def differences(c:Config) -> list: # [(name, the paper's value, ours, source)]
     "Every field in which `c` differs from the published setting (bookkeeping, the seed and tangle's knobs left out)."
     steps = dict(steps=PRESETS['coco_m2f_r50_50e']['steps'])
     paper = Config(method='sim', data='COCO 2017', bottom_pixels=10, **(_m2f | steps if c.head == 'mask2former' else {}))
-    skip = ('preset', 'seed', *BOOKKEEPING)
+    skip = ('preset', 'seed', 'schedule_batch', *BOOKKEEPING)
     return [(f.name, getattr(paper, f.name), getattr(c, f.name), f.metadata['source']) for f in fields(c)
             if f.name not in skip and not f.metadata['source'].startswith('tangle:') and getattr(paper, f.name) != getattr(c, f.name)]
 

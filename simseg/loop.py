@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'checkpoint', 'restore', 'step_losses',
-           'total_loss', 'mask_box_ratio', 'make_fabric', 'train_step', 'fit']
+           'total_loss', 'mask_box_ratio', 'make_fabric', 'parts', 'train_part', 'train_step', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import functools, os, time
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config import Config
-from .core import Batch, Output, entropy # first: it quiets what lightning's import warns of
+from .core import Batch, Output, entropy, world_mean # first: it quiets what lightning's import warns of
 from lightning_fabric import Fabric
 
 from .copy_paste import Bank
@@ -27,7 +27,7 @@ from .models.mask2former import mask2former
 from .models.queries import WEIGHTS
 from .recipe import Data, lr_factor, make_optimizer, on_gpu, resolved, warmup_end, warmup_ramp
 from .runs import Run
-from .sim import Memory, augment, correct, remember
+from .sim import Memory, augment, correct, note, settle
 from .sim import losses as sim_losses
 from .watch import Watch, check_finite
 
@@ -116,28 +116,50 @@ def make_fabric(c:Config) -> Fabric:
     fabric.launch()
     return fabric
 
+# %% ../nbs/19f_loop.ipynb #0014
+def parts(batch:Batch, n:int) -> list: # n of `Batch`
+    "A batch in n equal parts, each without padding that it does not need. ValueError where n does not divide it."
+    if len(batch) % n: raise ValueError(f"{len(batch)} images do not divide into {n} parts.")
+    if n == 1: return [batch]
+    k, out = len(batch) // n, []
+    for i in range(0, len(batch), k):
+        h, w = (-(-max(side) // 32) * 32 for side in zip(*batch.sizes[i:i + k]))
+        out.append(Batch(batch.images[i:i + k, :, :h, :w], batch.targets[i:i + k]))
+    return out
+
+def train_part(c:Config, fabric:Fabric, state:State, wrapped, batch:Batch, clean:Batch, # before anything was pasted
+               over:Tensor|None, # what the detector's losses are divided by; None: by those of this batch
+               part:int, correcting:bool) -> tuple: # losses, note, Output
+    "Forward and backward of one part; gradients add up. What torch draws inside depends on (seed, step, part) alone."
+    torch.manual_seed(entropy(c.seed, 'step', state.step, fabric.global_rank * c.accumulate + part) >> 1)
+    with fabric.no_backward_sync(wrapped, enabled=part < c.accumulate - 1): # processes exchange gradients once a step
+        out = wrapped(batch, None, over)
+        losses, said = step_losses(c, out, batch, state.step), None
+        if correcting:
+            with fabric.autocast(): seen = state.teacher(batch, out.positives)
+            view = correct(c, seen, batch, state.memory.prototypes)
+            losses |= sim_losses(out, view, batch)
+            said = note(c, seen, view, batch, clean, state.memory, state.classes)
+        fabric.backward(total_loss(c, losses) / c.accumulate)
+    return {k: v.detach() for k, v in losses.items()}, said, out
+
 def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:Batch) -> tuple: # losses, health, Output, the batch it saw
-    "One optimiser step. What torch draws inside depends on (seed, step) alone. Self-correction begins when the low-level warm-up ends."
-    torch.manual_seed(entropy(c.seed, 'step', state.step, fabric.global_rank) >> 1)
+    "One optimiser step; of several parts the last Output. Self-correction begins when the low-level warm-up ends."
     for group in optimizer.param_groups: group['lr'] = group['base'] * lr_factor(c, state.step)
-    correcting, clean = state.memory is not None and warmup_ramp(c, state.step) == 1, batch
-    if correcting: batch = augment(c, clean, state.memory, state.step, fabric.global_rank)
-    out = wrapped(batch)
-    losses = step_losses(c, out, batch, state.step)
-    if correcting:
-        with fabric.autocast(): seen = state.teacher(batch, out.positives)
-        view = correct(c, seen, batch, state.memory.prototypes)
-        losses |= sim_losses(out, view, batch)
+    correcting, clean = state.memory is not None and warmup_ramp(c, state.step) == 1, parts(batch, c.accumulate)
+    rank = fabric.global_rank * c.accumulate
+    seen = [augment(c, b, state.memory, state.step, rank + i) if correcting else b for i, b in enumerate(clean)]
+    over = world_mean(torch.stack([state.model.normalisers(b) for b in seen]).mean(0)) if c.accumulate > 1 else None
     optimizer.zero_grad()
-    fabric.backward(total_loss(c, losses))
+    each, notes, outs = zip(*[train_part(c, fabric, state, wrapped, b, whole, over, i, correcting) for i, (b, whole) in enumerate(zip(seen, clean))])
     if c.clip_norm: fabric.clip_gradients(wrapped, optimizer, max_norm=c.clip_norm, error_if_nonfinite=False)
     optimizer.step()
     if state.teacher: state.teacher.update(state.model, state.step)
-    health = remember(c, seen, view, batch, clean, state.memory, state.classes) if correcting else {}
+    health = settle(state.memory, notes) if correcting else {}
     state.step += 1
-    return {k: v.detach() for k, v in losses.items()}, health, out, batch
+    return {k: torch.stack([one[k] for one in each]).mean(0) for k in each[0]}, health, outs[-1], seen[-1]
 
-# %% ../nbs/19f_loop.ipynb #0013
+# %% ../nbs/19f_loop.ipynb #0015
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first
         progress:bool=True,
         stop_at:int|None=None, # leave after so many steps, with a checkpoint

@@ -21,7 +21,7 @@ from .self_correction import has_positive, instance_map, positive_weights, recti
 from .semantic_map import class_similarity, histogram, known, semantic_map
 
 # %% auto #0
-__all__ = ['Memory', 'View', 'background_similarity', 'augment', 'correct', 'losses', 'pixels', 'remember']
+__all__ = ['Memory', 'View', 'background_similarity', 'augment', 'correct', 'losses', 'pixels', 'note', 'settle', 'remember']
 
 # %% ../nbs/16_sim.ipynb #0005
 class Memory:
@@ -99,13 +99,24 @@ def pixels(c:Config, seen:Output, view:View, batch:Batch, classes:int) -> tuple:
     return F.normalize(seen.features.float(), dim=1)[image, :, y, x], label
 
 @torch.no_grad()
-def remember(c:Config, seen:Output, view:View, batch:Batch,
-             clean:Batch, # before anything was pasted
-             memory:Memory, classes:int) -> dict: # health: 0-dim tensors and a histogram
-    """Move the prototypes, fill the bank, say how the method fares. Called once a step after the optimiser, by every process. The health numbers
-    are those of `health`, of `Prototypes.update` (as prototypes_...), and `semantic_map`, the histogram of M_S in the boxes of known classes."""
-    moved = memory.prototypes.update(*pixels(c, seen, view, batch, classes))
+def note(c:Config, seen:Output, view:View, batch:Batch,
+         clean:Batch, # before anything was pasted
+         memory:Memory, classes:int) -> tuple: # pixels and their classes, health
+    "What is left of a batch, or of a part of one: its images go into the bank, its pixels to `settle`."
     if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.pseudo.prob, view.pseudo.score * view.pseudo.used, c.tau_high)
     times = torch.zeros_like(view.similarity, dtype=torch.int32).index_add(0, view.pair, (view.box & view.known[:, None, None]).int())
     semantic = histogram(semantic_map(view.similarity, c.tau), times) # each map once, its pixels as often as boxes hold them
-    return health(view.pseudo, view.box) | {f'prototypes_{k}': v for k, v in moved.items()} | dict(semantic_map=semantic)
+    return *pixels(c, seen, view, batch, classes), health(view.pseudo, view.box) | dict(semantic_map=semantic)
+
+@torch.no_grad()
+def settle(memory:Memory, notes:list # of `note`, one a part
+          ) -> dict: # health: 0-dim tensors and a histogram
+    """Move the prototypes once, by the pixels of all parts, and say how the method fares: means over the parts of `health` and of `semantic_map`, the
+    histogram of M_S in the boxes of known classes, and what `Prototypes.update` says (as prototypes_...). Called once a step, by every process."""
+    z, label, each = zip(*notes)
+    moved = memory.prototypes.update(torch.cat(z), torch.cat(label))
+    return {k: torch.stack([h[k] for h in each]).mean(0) for k in each[0]} | {f'prototypes_{k}': v for k, v in moved.items()}
+
+def remember(c:Config, seen:Output, view:View, batch:Batch, clean:Batch, memory:Memory, classes:int) -> dict:
+    "`note` and `settle` of a batch in one part."
+    return settle(memory, [note(c, seen, view, batch, clean, memory, classes)])

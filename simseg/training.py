@@ -7,7 +7,7 @@ __all__ = ['warm_up', 'branch', 'prepare', 'evaluate_model', 'judge_teacher', 'r
            'load_model', 'parse', 'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
-import argparse, json, math, shutil, sys
+import argparse, json, math, os, shutil, sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .files import load_checkpoint, save_checkpoint
 from .inference import predict
 from .loop import HEADS, State, checkpoint, fit, make_fabric, restore
 from .pseudo_quality import pseudo_quality
-from .recipe import Data, data_sets, resolved, warmup_end
+from .recipe import Data, data_sets, plan, resolved, warmup_end
 from .runs import Run, run_dir, stop_after_step
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .weights import described, load_safetensors
@@ -165,6 +165,7 @@ def leave():
 def main(args:list|None=None):
     "Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; Ctrl-C is 130."
     c = parse(args)
+    if not int(os.environ.get('RANK', 0)): print(plan(resolved(c)), flush=True)
     try: run = train(c)
     except KeyboardInterrupt as e:
         print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr); sys.exit(130)

@@ -2,22 +2,33 @@
 import io, json, sys
 
 import torch
+from simseg import copy_paste
 from simseg.config import config
 from simseg.data.loader import loader
+from simseg.losses import box as losses_box, pseudo as losses_pseudo
 from simseg.losses.box import box_masks
 from simseg.recipe import data_sets
 from simseg.loop import State, checkpoint, make_fabric, restore, train_step
 from simseg.training import leave
 
-kind = sys.argv[1] # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
-method, steps = ('sim', 6) if kind in ('sim', 'mask2former') else ('boxinst', 3)
+# full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
+# | parts (of a batch, under pseudo masks)
+kind = sys.argv[1]
+accumulate = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+method, steps = ('sim', 6) if kind in ('sim', 'mask2former') else ('pseudo', 2) if kind == 'parts' else ('boxinst', 3)
+more = dict(mask2former=dict(head='mask2former'), parts=dict(optimizer='sgd'))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
-           weights='package', **({'head': 'mask2former'} if kind == 'mask2former' else {})) # frozen norms
+           weights='package', accumulate=accumulate, **more.get(kind, {})) # frozen norms
 fabric, data = make_fabric(c), data_sets(c)
+if kind == 'parts': # the mask losses of a part are means of its own, those of processes are means over all: made alike
+    for module in (losses_box, losses_pseudo, copy_paste):
+        module.joint_mean = lambda each, count=None: each.sum() / max(float(len(each) if count is None else count), 1e-6)
 
 
 def begin():
     state = State(c, len(data.train.classes))
+    if kind == 'parts': # masks with sure pixels: a random network's are all one half
+        for net in (state.model, state.teacher.module): net.controller.weight.data *= 5
     return state, *fabric.setup(state.model, state.optimizer)
 
 

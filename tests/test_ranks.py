@@ -36,6 +36,20 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
     else: assert each[0]['class'] != each[1]['class']
 
 
+def test_parts_are_ranks(tmp_path):
+    "One process that computes a batch in two parts ends with the weights, the teacher's pseudo masks and the prototypes of two processes."
+    script = str(ROOT / 'tests' / 'ranks_worker.py')
+    (one,), two = ranks([script, 'parts', '2'], tmp_path), ranks([*TORCHRUN, script, 'parts'], tmp_path)
+    for name in ('total', 'prototypes'): assert one[name] == pytest.approx(two[0][name], rel=1e-6), name
+    for single, *each in zip(one['log'], *(rank['log'] for rank in two), strict=True):
+        assert single['images'] == each[1]['images'], 'the last part is the last rank'
+        for name in single.keys() - {'images', 'positives'}:
+            assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4, abs=1e-6), name
+    assert one['log'][-1]['pseudo'] > 0 and one['prototypes'] != 0
+    (whole,) = ranks([script, 'parts'], tmp_path)
+    assert whole['total'] != pytest.approx(one['total'], rel=1e-7), 'the mask losses are means over each part: the comparison can fail'
+
+
 def test_sim_goes_on_with_every_bank(tmp_path):
     "Two processes under SIM, one of them without objects: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
     two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'sim'], tmp_path)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..core import Batch, Output, Positives
 from .backbone import Backbone
-from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, fcos_losses
+from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, fcos_losses, normalisers
 
 # %% ../../nbs/07_models.condinst.ipynb #0005
 def aligned_bilinear(x:Tensor, # [B,C,h,w]
@@ -126,7 +126,8 @@ class CondInst(nn.Module):
 
     def forward(self,
                 batch:Batch,
-                positives:Positives|None=None # given: answer at these (a teacher); None: choose, and return the detector's losses
+                positives:Positives|None=None, # given: answer at these (a teacher); None: choose, and return the detector's losses
+                over:Tensor|None=None # where the batch is a part of a larger one: what the detector's losses are divided by, see `normalisers`
                ) -> Output:
         "Training: masks of the positives and the detector's losses."
         maps = self.backbone(batch.images, batch.valid())
@@ -134,11 +135,15 @@ class CondInst(nn.Module):
         boxes, labels, _ = batch.flat()
         losses = {}
         if positives is None:
-            losses, positives = fcos_losses(raw, assign(raw.points, raw.level, self.detector.strides, batch.targets), boxes, labels)
+            losses, positives = fcos_losses(raw, assign(raw.points, raw.level, self.detector.strides, batch.targets), boxes, labels, over)
             positives = best_positives(positives, class_quality(raw, positives, labels), self.max_positives, len(batch))
         logits = self.masks(raw, features, positives.image, positives.location, positives.level)
         features = aligned_bilinear(features, 2)
         return Output(features, logits, positives, box_quality(raw, positives, boxes), losses, self.semantic and self.semantic(features))
+
+    def normalisers(self, batch:Batch) -> Tensor: # [2]
+        "What the detector's losses are divided by, of a batch; sums over parts."
+        return normalisers(batch, self.detector.strides)
 
     def masks(self, raw:Raw, features:Tensor, image:Tensor, location:Tensor, level:Tensor) -> Tensor: # [K,h,w] logits at stride 4
         "Mask logits of K places, `image` ascending."

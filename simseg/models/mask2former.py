@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import MLP, box_convert
 
 from ..config import Config
@@ -72,7 +72,7 @@ class Mask2Former(nn.Module):
             one += MATCH_PROJECTION * projection_costs(masks, boxes * said.sides[b])
         return cost
 
-    def supervise(self, said:Said, batch:Batch) -> tuple: # Positives, losses
+    def supervise(self, said:Said, batch:Batch, over:Tensor|None=None) -> tuple: # Positives, losses
         "Matching and the detector's losses."
         boxes, labels, image = batch.flat()
         boxes = boxes / said.sides[image]
@@ -80,15 +80,20 @@ class Mask2Former(nn.Module):
         else:
             pos = matches([self.costs(said, b, labels[image == b], boxes[image == b]) for b in range(len(batch))])
             losses = class_loss(said, pos, labels)
-        return pos, losses | box_losses(said, pos, boxes)
+        return pos, losses | box_losses(said, pos, boxes, over)
+
+    def normalisers(self, batch:Batch) -> Tensor: # [1] number of objects
+        "What the box losses are divided by, of a batch; sums over parts. The other losses are means of their own part."
+        return torch.tensor([float(sum(map(len, batch.targets)))], device=batch.device)
 
     def forward(self, batch:Batch,
-                positives:Positives|None=None # given: answer at these (a teacher); None: choose, and return the detector's losses
+                positives:Positives|None=None, # given: answer at these (a teacher); None: choose, and return the detector's losses
+                over:Tensor|None=None # where the batch is a part of a larger one: what the box losses are divided by, see `normalisers`
                ) -> Output:
         "Training: masks of the positives and the detector's losses."
         said, losses = self.look(batch), {}
         if positives is None:
-            positives, losses = self.supervise(said, batch)
+            positives, losses = self.supervise(said, batch, over)
             positives = best_positives(positives, positives.level, self.max_positives, len(batch))
         shape = [n // 4 for n in batch.images.shape[-2:]]
         features = torch.stack([grown(x, shape) for x in said.pixels])

@@ -126,9 +126,10 @@ def matches(costs:list # of each image [K,Q,n]
 
 # %% ../../nbs/07b_models.queries.ipynb #0015
 def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of their images
+               over:Tensor|None=None # [1] what the sums are divided by
               ) -> dict: # {'l1', 'giou'}
-    "Losses of the matched boxes, summed over outputs, over the mean number of objects of a process."
-    count = world_mean(boxes.new_tensor(float(len(boxes)))).clamp(min=1)
+    "Losses of the matched boxes, summed over outputs, over `over`; without it over the mean number of objects of a process."
+    count = (world_mean(boxes.new_tensor([float(len(boxes))])) if over is None else over)[0].clamp(min=1)
     found, wanted = said.boxes[pos.level, pos.image, pos.location], boxes[pos.object]
     l1 = (found - box_convert(wanted, 'xyxy', 'cxcywh')).abs().sum()
     return dict(l1=l1 / count, giou=generalized_box_iou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted, reduction='sum') / count)
