@@ -141,6 +141,10 @@ PRESETS = {
                   channels=128, tower=3, mask_branch=128, steps=6000, batch_size=16, workers=8, scene=512, log_every=50),
     'coco_r50_1x': dict(bottom_pixels=10, workers=4, save_every=2000, log_every=500, schedule_batch=16),
 }
+PRESETS['coco_r101_3x'] = PRESETS['coco_r50_1x'] | dict(backbone='resnet101.tv_in1k', steps=270000, milestones=(7/9, 25/27), warmup_share=1/27)
+PRESETS['coco_swin_b_3x'] = PRESETS['coco_r101_3x'] | dict(backbone='swin_base_patch4_window12_384.ms_in22k', freeze_at=0, optimizer='adamw', lr=1e-4,
+                                                           weight_decay=0.05)
+PRESETS['voc_r50'] = PRESETS['coco_r50_1x'] | dict(bottom_pixels=0, steps=24000, milestones=(3/4, 11/12))
 _m2f = dict(head='mask2former', freeze_at=0, mask_channels=256, optimizer='adamw', lr=1e-4, backbone_lr=0.1, weight_decay=0.05, schedule='poly',
             clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0)) # SIM's supplement; Mask2Former
 PRESETS['coco_m2f_r50_50e'] = PRESETS['coco_r50_1x'] | _m2f | dict(steps=368750)
@@ -152,7 +156,7 @@ WITH_HEAD = { # what a preset changes besides where another head than its own is
     ('small', 'mask2former'): dict(_decoders, mask_channels=64, lr=5e-4),
     ('bench', 'mask2former'): dict(_decoders, mask_channels=128, lr=2e-4, queries=50, encoder_layers=4, decoder_layers=6, feedforward=512,
                                    points=4096, crop=512, jitter=(0.5, 2.0)),
-    ('coco_r50_1x', 'mask2former'): _m2f,
+    **{(name, 'mask2former'): _m2f for name in ('coco_r50_1x', 'coco_r101_3x', 'coco_swin_b_3x', 'voc_r50')},
 }
 
 def preset_values(preset:str, head:str|None=None) -> dict: # None: the preset's own

@@ -4,8 +4,7 @@
 
 # %% ../nbs/26_tools.ipynb #0002
 from __future__ import annotations
-import argparse, json, re
-import xml.etree.ElementTree as ElementTree
+import argparse, json
 from collections import Counter
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from .inference import predict
 from .predict import arguments, command, find_images, open_model
 from .files import load_checkpoint, read_json, write_json
 from .training import load_model
+from .voc import voc, voc_masks
 from .weights import load_safetensors, save_safetensors
 
 # %% auto #0
-__all__ = ['info', 'info_main', 'eval_main', 'check_set', 'voc_file', 'voc_split', 'voc', 'data_main']
+__all__ = ['info', 'info_main', 'eval_main', 'check_set', 'data_main']
 
 # %% ../nbs/26_tools.ipynb #0005
 def info(checkpoint:Path) -> dict:
@@ -107,55 +107,6 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
         report['has_masks'] = dataset.has_masks
     return faults, report
 
-# %% ../nbs/26_tools.ipynb #0014
-def _number(node, name, path):
-    text = (node.findtext(name) or '').strip()
-    if not re.fullmatch(r'-?\d{1,9}(\.\d{1,9})?', text): raise ValueError(f"{path}: <{name}> = {text[:40]!r} must be a number of pixels")
-    return float(text)
-
-def voc_file(path:Path) -> tuple: # (file name, H, W), [(class, [x, y, w, h], difficult)]
-    "One annotation file of PASCAL VOC. ValueError names the file and the field."
-    text = path.read_bytes()
-    if b'<!DOCTYPE' in text or b'<!ENTITY' in text: raise ValueError(f"{path}: declares a document type, which VOC files do not; not read")
-    try: tree = ElementTree.fromstring(text)
-    except ElementTree.ParseError as e: raise ValueError(f"{path}: not readable as XML ({e})") from e
-    name, size = (tree.findtext('filename') or '').strip(), tree.find('size')
-    if not name or Path(name).name != name: raise ValueError(f"{path}: <filename> = {name[:60]!r} must be the name of a file, without a folder")
-    if size is None: raise ValueError(f"{path}: no <size>")
-    found = []
-    for node in tree.findall('object'):
-        box, kind = node.find('bndbox'), (node.findtext('name') or '').strip()
-        if box is None or not kind: raise ValueError(f"{path}: an <object> lacks its <{'name' if box is not None else 'bndbox'}>")
-        x0, y0, x1, y1 = (_number(box, k, path) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
-        found.append((kind, [x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1], (node.findtext('difficult') or '0').strip() == '1'))
-    return (name, int(_number(size, 'height', path)), int(_number(size, 'width', path))), found
-
-def voc_split(root:Path, split:str) -> dict: # COCO form
-    "A split of a VOC folder (Annotations, ImageSets/Main). ValueError lists every file that is wrong."
-    names = root/'ImageSets/Main'/f'{split}.txt'
-    if not names.is_file(): raise FileNotFoundError(f"{names}: no such file; a VOC folder has Annotations, ImageSets/Main and JPEGImages")
-    stems, images, rows, faults = [w[0] for line in names.read_text().splitlines() if (w := line.split())], [], [], []
-    for stem in stems:
-        try:
-            if Path(stem).name != stem: raise ValueError(f"{names}: {stem!r} must be a name without a folder")
-            (name, h, w), found = voc_file(root/'Annotations'/f'{stem}.xml')
-        except (ValueError, OSError) as e: faults.append(str(e)); continue
-        images.append(dict(id=len(images) + 1, file_name=name, height=h, width=w))
-        rows += [(kind, dict(id=len(rows) + k, image_id=len(images), bbox=box, area=max(box[2], 0) * max(box[3], 0), iscrowd=int(hard)))
-                 for k, (kind, box, hard) in enumerate(found, 1)]
-    if faults: raise ValueError(f"{root}: {len(faults)} of {len(stems)} files are wrong\n  " + '\n  '.join(faults[:20]))
-    return dict(info=dict(description='VOC boxes'), images=images, categories=[], annotations=[r | dict(category=kind) for kind, r in rows])
-
-def voc(root:Path, out:Path, splits=('train', 'val')) -> dict: # {split: COCO form}
-    "Convert VOC's boxes to COCO form under `out`; category ids follow the sorted names of all splits."
-    made = {s: voc_split(root, s) for s in splits}
-    names = sorted({a['category'] for data in made.values() for a in data['annotations']})
-    for split, data in made.items():
-        data['categories'] = [dict(id=k, name=n) for k, n in enumerate(names, 1)]
-        for a in data['annotations']: a['category_id'] = names.index(a.pop('category')) + 1
-        write_json(out/'annotations'/f'instances_{split}.json', data)
-    return made
-
 # %% ../nbs/26_tools.ipynb #0017
 def _check(args):
     faults, report = check_set(args.root, args.split, not args.quiet, images=args.images, annotations=args.annotations)
@@ -166,7 +117,8 @@ def _check(args):
     return 1 if faults else 0
 
 def _voc(args):
-    for split, data in voc(args.root, args.out, args.splits).items():
+    made = voc_masks(args.root, args.out, args.sbd, True) if args.masks or args.sbd else voc(args.root, args.out, args.splits)
+    for split, data in made.items():
         print(f"{split}: {len(data['images'])} images, {len(data['annotations'])} objects: {args.out/'annotations'/f'instances_{split}.json'}")
     print(f"The images stay in {args.root/'JPEGImages'}: link or move that folder to {args.out/'images'}")
     return 0
@@ -184,9 +136,11 @@ def data_main(args:list|None=None) -> int: # exit code
     one.add_argument('--images', help='image folder, where it is not found by itself; relative to root')
     one.add_argument('--annotations', help='json, in the same way')
     one.add_argument('--quiet', action='store_true', help='no progress bar')
-    one = sub.add_parser('voc', help='boxes of PASCAL VOC to COCO form'); one.set_defaults(act=_voc)
+    one = sub.add_parser('voc', help='boxes or instance masks of PASCAL VOC (and SBD) to COCO form'); one.set_defaults(act=_voc)
     one.add_argument('root', type=Path, help='VOC folder: Annotations, ImageSets/Main, JPEGImages'); one.add_argument('out', type=Path)
-    one.add_argument('--splits', nargs='+', default=['train', 'val'])
+    one.add_argument('--splits', nargs='+', default=['train', 'val'], help='lists in ImageSets/Main, without --masks')
+    one.add_argument('--masks', action='store_true', help='instance masks of VOC 2012 (ImageSets/Segmentation) instead of boxes')
+    one.add_argument('--sbd', type=Path, help="SBD's folder `dataset`: its masks too; train is then all that is not in VOC's val")
     one = sub.add_parser('tangle', help='write the embedded set'); one.set_defaults(act=_tangle)
     one.add_argument('out', type=Path, help='folder that holds all tangle sets')
     for name, default in (('train', 1000), ('val', 200), ('seed', 0), ('side', 256), ('camouflage', .5), ('overlap', .5)):
