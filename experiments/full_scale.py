@@ -63,7 +63,7 @@ if __name__ == '__main__':
     parser.add_argument('data', type=Path)
     parser.add_argument('--presets', nargs='+', default=PRESETS)
     parser.add_argument('--steps', type=int, default=2)
-    parser.add_argument('--images', type=int, default=2, help='a step, one after the other')
+    parser.add_argument('--images', type=int, default=1, help='a step, one after the other')
     parser.add_argument('--out', type=Path)
     parser.add_argument('--one', action='store_true', help='the only preset, in this process; `data` is laid out')
     parser.add_argument('set', nargs='*', metavar='NAME=VALUE')

@@ -1,5 +1,5 @@
 """What is measured: inputs that depend on a seed alone, ours and the other ways on them, and whether their results agree."""
-import copy
+import contextlib, copy, io, time
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +8,13 @@ import textbook
 import torch
 from simseg.config import config
 from simseg.copy_paste import Bank, copy_paste
-from simseg.core import Batch, Instances, Positives, torch_rng
+from simseg.core import Batch, Instances, torch_rng
 from simseg.loop import State, make_fabric, train_step
 from simseg.losses.box import box_masks, colour_similarity, pairwise_loss, rgb_to_lab
 from simseg.models.condinst import condinst, dynamic_masks, head_sizes
 from simseg.models.ema import Teacher
 from simseg.prototypes import sinkhorn
-from timing import peak_mib, ratio, side_by_side
+from timing import peak_mib, ratio, side_by_side, slope
 from torch.profiler import record_function
 
 
@@ -149,11 +149,6 @@ class Step:
         return train_step(self.c, self.fabric, self.state, self.wrapped.train(), self.optimizer, self.batch)
 
 
-STAGES = { # functions of `simseg.loop` and of the network whose time is told apart
-    'teacher': ('teacher', '__call__'), 'pasting': 'augment', 'detector losses': None, 'low-level losses': 'step_losses', 'correction': 'correct',
-    'pseudo and paste loss': 'sim_losses', 'bank, pixels': 'note', 'prototypes': 'settle'}
-
-
 def stages(step, repeats=3, warm=1, device='cpu') -> pd.DataFrame:
     "Where the time of a step goes: torch.profiler's time of named stages, median of steps; 'forward' and 'backward' are the student's."
     import simseg.loop as loop
@@ -189,8 +184,129 @@ def stages(step, repeats=3, warm=1, device='cpu') -> pd.DataFrame:
     return table.sort_values('seconds', ascending=False)
 
 
-def positives_of(batch, n): # n positives, spread over the objects
-    object = torch.arange(n, device=batch.device) % len(batch.flat()[0])
-    image = batch.flat()[2][object]
-    order = image.argsort(stable=True)
-    return Positives(image[order], object[order], torch.zeros_like(object), torch.zeros_like(object))
+def evaluation(counts, size=(240, 320), images=20, repeats=3) -> pd.DataFrame:
+    "COCOeval of pycocotools against faster-coco-eval, where that is installed, on masks of which each is found a little beside its place."
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    from simseg.evaluate import to_coco
+    try: from faster_coco_eval import COCO as FasterCOCO
+    except ImportError: return pd.DataFrame()
+    from faster_coco_eval import COCOeval_faster
+    rows = []
+    for n in counts:
+        batch, ids = scenes(size, n, images, classes=5), list(range(1, 6))
+        true, found = [], []
+        for i, t in enumerate(batch.targets):
+            for shift, out in ((0, true), (3, found)):
+                masks = box_masks(t.boxes + shift, size, 1)
+                out += to_coco(replace(t, masks=masks, scores=torch.linspace(.1, .9, len(t)), image_id=i + 1), ids)
+        for k, row in enumerate(true): row |= dict(id=k + 1, iscrowd=0, area=row['bbox'][2] * row['bbox'][3])
+        data = dict(images=[dict(id=i + 1, height=size[0], width=size[1]) for i in range(images)], annotations=true,
+                    categories=[dict(id=k, name=str(k)) for k in ids], info={})
+        def run(coco_class, eval_class, data=data, found=found):
+            truth = coco_class()
+            truth.dataset = copy.deepcopy(data)
+            with contextlib.redirect_stdout(io.StringIO()):
+                truth.createIndex()
+                judge = eval_class(truth, truth.loadRes(copy.deepcopy(found)), 'segm')
+                judge.evaluate(), judge.accumulate(), judge.summarize()
+            return torch.tensor(judge.stats[:6].astype(float))
+        ways = {'pycocotools (ours)': lambda run=run: run(COCO, COCOeval), 'faster-coco-eval': lambda run=run: run(FasterCOCO, COCOeval_faster)}
+        a, b = (way() for way in ways.values())
+        assert torch.allclose(a, b, atol=1e-9), (a, b)
+        seconds = side_by_side(ways, repeats)
+        rows += [dict(case='evaluation', n=n, way=k, seconds=np.median(s), times_ours=ratio(s, seconds['pycocotools (ours)']))
+                 for k, s in seconds.items()]
+    return pd.DataFrame(rows)
+
+
+def frameworks(size, images, repeats, device, train=True) -> pd.DataFrame:
+    """Against torchvision's detectors with ResNet-50 and a pyramid: images of one size, random weights, one class and no threshold on scores, so
+    that each has 100 detections an image."""
+    from simseg.inference import predict
+    from torchvision.models import detection
+    sides = dict(min_size=min(size), max_size=max(size), weights=None, weights_backbone=None, num_classes=2)
+    others = dict(maskrcnn_resnet50_fpn=detection.maskrcnn_resnet50_fpn(box_score_thresh=0., **sides),
+                  fcos_resnet50_fpn=detection.fcos_resnet50_fpn(score_thresh=0., **sides))
+    ours = condinst(config('coco_r50_1x', weights='none'), 1).to(device).eval()
+    ways, found, rows = {}, {}, []
+    batch = scenes(size, 10 * images, images, classes=1).to(device)
+    inputs = [x.float() / 255 for x in batch.images]
+    def run(name):
+        with torch.inference_mode():
+            if name == 'ours': found[name] = [len(p.scores) for p in predict(ours, batch, 0., .6, 100)]
+            else: found[name] = [len(p['scores']) for p in others[name](inputs)]
+    for net in others.values(): net.to(device).eval()
+    ways = {name: lambda name=name: run(name) for name in ('ours', *others)}
+    seconds = side_by_side(ways, repeats, device=device)
+    rows += [dict(what='inference', way=k, images=images, pixels=f'{size[0]}x{size[1]}', detections=min(found[k]), seconds=np.median(s),
+                  images_a_second=images / np.median(s), times_ours=ratio(s, seconds['ours'])) for k, s in seconds.items()]
+    if not train: return pd.DataFrame(rows)
+    targets = [dict(boxes=t.boxes, labels=t.labels + 1, masks=box_masks(t.boxes, size, 1).to(torch.uint8)) for t in batch.targets]
+    net = others['maskrcnn_resnet50_fpn'].train()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.)
+    def mask_rcnn():
+        optimizer.zero_grad()
+        sum(net(inputs, targets).values()).backward()
+        optimizer.step()
+    c = config('coco_r50_1x', weights='none', batch_size=images, workers=0)
+    ways = {f'ours, {m}': Step(replace(c, method=m), with_masks(batch, size) if m == 'supervised' else batch, 1, device)
+            for m in ('supervised', 'boxinst', 'sim')}
+    ways['maskrcnn_resnet50_fpn'] = mask_rcnn
+    seconds = side_by_side(ways, repeats, device=device)
+    rows += [dict(what='training step', way=k, images=images, pixels=f'{size[0]}x{size[1]}', seconds=np.median(s),
+                  images_a_second=images / np.median(s), times_ours=ratio(s, seconds['ours, sim'])) for k, s in seconds.items()]
+    return pd.DataFrame(rows)
+
+
+def with_masks(batch, size):
+    return Batch(batch.images, [replace(t, masks=box_masks(t.boxes, size, 1)) for t in batch.targets])
+
+
+AXES = dict(pixels=[96, 192, 288, 384], objects=[4, 16, 64, 256], classes=[5, 20, 80, 320], prototypes=[1, 4, 16, 64], positives=[16, 64, 256, 1024])
+
+
+def growth(repeats, device, axes=AXES, side=192, objects=16) -> pd.DataFrame:
+    "A step of SIM by the network of `quick`, one image, as one thing grows. `pixels` is the side here and the area in the table."
+    rows = []
+    for axis, values in axes.items():
+        steps = {}
+        for v in values:
+            square = (v, v) if axis == 'pixels' else (side, side)
+            many = v if axis == 'objects' else 64 if axis == 'positives' else objects
+            more = dict(prototypes=v) if axis == 'prototypes' else dict(max_positives=v) if axis == 'positives' else {}
+            classes = v if axis == 'classes' else 9
+            c = config('quick', weights='none', batch_size=1, **more)
+            steps[v] = Step(c, scenes(square, many, classes=classes), classes, device)
+        seconds = side_by_side(steps, repeats, device=device)
+        for v, s in seconds.items():
+            rows.append(dict(axis=axis, value=v * v if axis == 'pixels' else v, seconds=np.median(s), peak_mib=peak_mib(steps[v], device)))
+    table = pd.DataFrame(rows)
+    for what in ('seconds', 'peak_mib'):
+        table[f'slope_{what}'] = [slope(*zip(*table[table.axis == a][['value', what]].values.tolist())) for a in table.axis]
+    return table
+
+
+def loading(data, sizes, max_size, workers, batches=4, batch_size=2) -> dict:
+    "Images a second that the loader makes, with augmentation, after its first batch."
+    from simseg.data.loader import loader
+    from simseg.recipe import data_sets
+    made = iter(loader(data_sets(config('quick', data=data)).train, sizes, max_size, .5, batch_size, batches + 1, 0, workers=workers))
+    next(made)
+    start = time.perf_counter()
+    n = sum(len(b) for b in made)
+    return dict(workers=workers, images=n, images_a_second=n / (time.perf_counter() - start))
+
+
+def memory(device, counts=(30, 300), size=(384, 640), methods=('boxinst', 'sim')) -> pd.DataFrame:
+    "Peak memory of a step (torch's count) with few and with many objects in an image."
+    rows = []
+    for method in methods:
+        for n in counts:
+            step = Step(config('coco_r50_1x', weights='none', batch_size=1, method=method), scenes(size, n, largest=.1), 80, device)
+            step()
+            rows.append(dict(method=method, objects=n, positives=len(step()[2].positives), peak_mib=peak_mib(step, device)))
+            del step
+    table = pd.DataFrame(rows)
+    table['times_fewest'] = table.peak_mib / table.groupby('method').peak_mib.transform('first')
+    return table
