@@ -1,4 +1,5 @@
-"""A few real training steps of a full-scale preset, on photographs laid out as COCO 2017, at full resolution: seconds and peak memory.
+"""A few real training steps of a full-scale preset, on photographs laid out as COCO 2017, at full resolution: seconds (of the clock,
+and those that the CPU worked) and peak memory.
 
 python experiments/full_scale.py my_set [--presets coco_r50_1x ...] [--steps 2] [--images 2] [--out results/bench/full_scale_steps.csv]
 
@@ -41,18 +42,19 @@ def steps_of(preset, data, number, images, given) -> dict:
         c = resolved(config(preset, data=str(data), weights=str(path), batch_size=images, accumulate=images, **given))
         fabric, sets = make_fabric(c), data_sets(c)
         state = State(c, len(sets.train.classes), fabric.device)
-    state.step, seconds = c.steps // 2, []
+    state.step, seconds, worked = c.steps // 2, [], []
     model, optimizer = fabric.setup(state.model, state.optimizer)
     batches = loader(sets.train, c.sizes[-1:], c.max_size, c.flip, c.batch_size, state.step + number, c.seed, state.step)
     for batch in batches:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         losses, health, out, seen = train_step(c, fabric, state, model.train(), optimizer, batch.to(fabric.device))
         values = {k: v.item() for k, v in losses.items()}
         seconds.append(time.perf_counter() - start)
+        worked.append(time.process_time() - cpu)
         assert all(map(math.isfinite, values.values())), values
     made = provenance(c.seed, fabric.device)
     return dict(preset=preset, backbone=backbone, images=images, parts=c.accumulate, pixels=f'{batch.images.shape[2]}x{batch.images.shape[3]}',
-                objects=sum(map(len, batch.targets)), classes=len(sets.train.classes), seconds_a_step=round(seconds[-1], 2),
+                objects=sum(map(len, batch.targets)), classes=len(sets.train.classes), seconds_a_step=round(seconds[-1], 2), cpu_seconds_a_step=round(worked[-1], 2),
                 peak_memory_mib=peak_memory(fabric.device), parameters=sum(p.numel() for p in state.model.parameters()),
                 trained=sum(p.numel() for p in state.model.parameters() if p.requires_grad), losses=' '.join(sorted(losses)),
                 **{k: made[k] for k in ('commit', 'dirty', 'device', 'threads')}, torch=made['versions']['torch'])

@@ -7,7 +7,7 @@ __all__ = ['on_gpu', 'resolved', 'Data', 'data_sets', 'lr_factor', 'base_lr', 'w
            'parameter_groups', 'make_optimizer']
 
 # %% ../nbs/19b_recipe.ipynb #0002
-import hashlib
+import hashlib, os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def resolved(c:Config) -> Config:
     batch size. Runs are named so."""
     bf16 = on_gpu(c) and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     values = dict(train_images=c.train_images or 1000, val_images=c.val_images or 200) if c.data == 'tangle' else {}
+    values['devices'] = int(os.environ.get('WORLD_SIZE', c.devices)) # torchrun's processes, whatever was asked for
     if c.schedule_batch:
         values |= {k: round(getattr(c, k) * c.schedule_batch / c.batch_size) for k in ('steps', 'warmup_steps')} | dict(schedule_batch=0)
     return replace(c, precision=c.precision if c.precision != 'auto' else 'bf16' if bf16 else '32', **values)

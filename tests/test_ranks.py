@@ -76,6 +76,65 @@ def test_mask2former_under_sim(tmp_path):
     assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
 
 
+def test_gradients_are_those_of_the_joint_batch(tmp_path):
+    "The detector's losses are sums over all ranks' objects: three steps end in the weights of one process on both halves."
+    script = str(ROOT / 'tests' / 'ranks_worker.py')
+    (one,), two = ranks([script, 'detector'], tmp_path), ranks([*TORCHRUN, script, 'detector'], tmp_path)
+    assert two[0]['total'] == two[1]['total'] == pytest.approx(one['total'], rel=1e-8)
+
+
+def test_bf16(tmp_path):
+    "SIM in bf16 on two processes: finite, the same weights and prototypes on both."
+    two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'bf16'], tmp_path)
+    assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
+    for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
+
+
+def test_evaluation_gathers(tmp_path):
+    "Three images on two processes, so that one has an image more: the numbers of one process, on the first alone."
+    script = str(ROOT / 'tests' / 'ranks_worker.py')
+    (one,), two = ranks([script, 'evaluate'], tmp_path), ranks([*TORCHRUN, script, 'evaluate'], tmp_path)
+    assert two[1]['metrics'] == {} and two[0]['metrics'] == one['metrics'] and 'mask_AP' in one['metrics']
+
+
+def test_what_ranks_draw(tmp_path, monkeypatch):
+    "Ranks share a batch without overlap, paste differently, and both again alike; a batch that they cannot share is refused."
+    import torch
+    from simseg.config import config
+    from simseg.data.loader import loader
+    from simseg.losses.box import box_masks
+    from simseg.recipe import data_sets
+    from simseg.sim import Memory, augment
+    monkeypatch.setenv('SIMSEG_CACHE', str(tmp_path / 'cache'))
+    c = config('smoke', batch_size=4, flip=.5)
+    train = data_sets(c).train
+    def batch(rank, world): return next(iter(loader(train, c.sizes, c.max_size, c.flip, 4, 1, c.seed, rank=rank, world=world)))
+    whole, first, second = batch(0, 1), batch(0, 2), batch(1, 2)
+    names = [[t.image_id for t in b.targets] for b in (whole, first, second)]
+    assert names[0] == names[1] + names[2] and len(set(names[0])) == 4
+    assert torch.equal(torch.cat([first.images, second.images]), whole.images), 'an image is augmented alike wherever it goes'
+    memory, boxes = Memory(c, 9), whole.flat()[0]
+    memory.bank.push(whole, .9 * box_masks(boxes, (whole.images.shape[2] // 4, whole.images.shape[3] // 4)), torch.ones(len(boxes)))
+    pasted = [augment(c, first, memory, 3, rank).images for rank in (0, 1, 0)]
+    assert torch.equal(pasted[0], pasted[2]) and not torch.equal(pasted[0], pasted[1]) and not torch.equal(pasted[0], first.images)
+    with pytest.raises(ValueError, match='multiple of the 3 devices'): batch(0, 3)
+
+
+def test_a_notebook_starts_them(tmp_path):
+    "`train` with devices=2, in one process: what torchrun would leave. Where they fail, it says what they said."
+    code = """
+import sys
+from simseg.config import config
+from simseg.training import train
+usual = dict(batch_size=4, devices=2, device='cpu', out=sys.argv[1])
+run = train(config('smoke', method='boxinst', **usual), progress=False)
+print('RUN', run.state, run.entries[-1]['step'])
+try: train(config('smoke', lr=1e30, clip_norm=0., optimizer='sgd', warmup_steps=0, **usual), progress=False)
+except RuntimeError as e: print('FAILED', 'is not finite' in str(e))"""
+    said = python(['-c', code, str(tmp_path / 'runs')], tmp_path)
+    assert 'RUN done 6' in said and 'FAILED True' in said, said
+
+
 def test_a_whole_run(tmp_path):
     command = ['-m', 'simseg.training', '--preset', 'smoke', '--batch_size', '4', '--device', 'cpu', '--out', str(tmp_path / 'runs')]
     python([*TORCHRUN, *command], tmp_path)
