@@ -54,8 +54,9 @@ def steps_of(preset, data, number, images, given) -> dict:
         assert all(map(math.isfinite, values.values())), values
     made = provenance(c.seed, fabric.device)
     return dict(preset=preset, backbone=backbone, images=images, parts=c.accumulate, pixels=f'{batch.images.shape[2]}x{batch.images.shape[3]}',
-                objects=sum(map(len, batch.targets)), classes=len(sets.train.classes), seconds_a_step=round(seconds[-1], 2), cpu_seconds_a_step=round(worked[-1], 2),
-                peak_memory_mib=peak_memory(fabric.device), parameters=sum(p.numel() for p in state.model.parameters()),
+                objects=sum(map(len, batch.targets)), classes=len(sets.train.classes), seconds_a_step=round(seconds[-1], 2),
+                cpu_seconds_a_step=round(worked[-1], 2), peak_memory_mib=peak_memory(fabric.device),
+                parameters=sum(p.numel() for p in state.model.parameters()),
                 trained=sum(p.numel() for p in state.model.parameters() if p.requires_grad), losses=' '.join(sorted(losses)),
                 **{k: made[k] for k in ('commit', 'dirty', 'device', 'threads')}, torch=made['versions']['torch'])
 
