@@ -25,10 +25,10 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test tables figures report lab export clean-notebooks lint
+.PHONY: help setup train test test-detectron2 tables figures report lab export clean-notebooks lint
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 
 train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset smoke' sets parameters
 	@mkdir -p "$(dir $(OUT))"
@@ -38,6 +38,9 @@ train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset 
 
 test: $(TEST) ## run every notebook and the tests; ARGS='-k core' chooses among them
 	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-detectron2: $(if $(PYTHON),,$(TEST)) ## run what needs Detectron2 and record it; PYTHON=/path/to/python of the environment where it is built
+	PYTHONPATH="$(CURDIR)" $(or $(PYTHON),$(BIN)/python) experiments/detectron2/record.py $(ARGS)
 
 SWEEP := snakemake -s experiments/Snakefile --cores $(CORES) --keep-going --rerun-triggers mtime --rerun-incomplete --nolock
 tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folder, TABLES="s1 s2", SEEDS="0 1", ARGS for snakemake

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .core import Batch
 from .detectron2_bridge import add_simseg_config, classes_of, register_set, register_sets, to_batch, to_config, to_detectron # noqa: F401
 from .inference import predict
-from .loop import State, all_banks, look, own_bank, settle, weighted
+from .loop import State, after_step, all_banks, look, own_bank, weighted
 from .recipe import lr_factor
 from .training import save_model
 from detectron2.config import CfgNode # after the bridge, which says how to install it
@@ -69,7 +69,7 @@ class SIM(nn.Module):
     def settle(self) -> dict: # health, see `simseg.sim.remember`
         "What follows the optimiser's step: teacher, prototypes, bank. Nothing where it is done already."
         now, self.now = self.now, None
-        return settle(self.c, self.state, now) if now else {}
+        return after_step(self.c, self.state, [now]) if now else {}
 
     def forward(self, inputs:list):
         batch = to_batch(inputs, self.rgb, self.training and self.c.method == 'supervised').to(self.device)
@@ -156,7 +156,8 @@ class Trainer(DefaultTrainer):
     def train(self):
         results, sim, meta = super().train(), _bare(self.model), MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
         if comm.is_main_process():
-            ids = meta.get('thing_dataset_id_to_contiguous_id') or {n: n for n in range(len(meta.thing_classes))}
-            what = SimpleNamespace(classes=meta.thing_classes, category_ids=sorted(ids, key=ids.get))
+            names = meta.get('thing_classes') or [str(n) for n in range(sim.state.classes)]
+            ids = meta.get('thing_dataset_id_to_contiguous_id') or {n: n for n in range(len(names))}
+            what = SimpleNamespace(classes=names, category_ids=sorted(ids, key=ids.get))
             save_model(Path(self.cfg.OUTPUT_DIR)/'model.pt', sim.state.evaluated, sim.c, what)
         return results

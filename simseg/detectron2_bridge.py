@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pycocotools import mask as rle
 
-from .config import Config, config
+from .config import BOOKKEEPING, Config, config
 from .core import Batch, Instances
 from .data.annotations import Faults, load
 from .data.coco import CocoSet
@@ -84,7 +84,7 @@ SHARED = dict(steps='SOLVER.MAX_ITER', batch_size='SOLVER.IMS_PER_BATCH', moment
               warmup_steps='SOLVER.WARMUP_ITERS', warmup_factor='SOLVER.WARMUP_FACTOR', sizes='INPUT.MIN_SIZE_TRAIN', max_size='INPUT.MAX_SIZE_TRAIN',
               test_size='INPUT.MIN_SIZE_TEST', detections='TEST.DETECTIONS_PER_IMAGE', freeze_at='MODEL.BACKBONE.FREEZE_AT')
 DERIVED = ('preset', 'head', 'seed', 'lr', 'milestones', 'flip', 'precision') # from keys of Detectron2, but not one to one
-UNUSED = ('out', 'warmups', 'device', 'devices', 'workers', 'log_every', 'save_every') # Detectron2's own business
+UNUSED = BOOKKEEPING # Detectron2's own business
 OWN = [f.name for f in fields(Config) if f.name not in (*SHARED, *DERIVED, *UNUSED)] # in the node SIMSEG
 
 def add_simseg_config(cfg:CfgNode,
@@ -106,6 +106,7 @@ def to_config(cfg:CfgNode) -> Config:
     kind, s = cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER
     if kind not in ARCHITECTURES: raise ValueError(f"MODEL.META_ARCHITECTURE {kind!r} is none of ours: {', '.join(ARCHITECTURES)}.")
     if cfg.SIMSEG.METHOD == 'supervised' and not cfg.MODEL.MASK_ON: raise ValueError("SIMSEG.METHOD supervised needs MODEL.MASK_ON True.")
+    if cfg.MODEL.WEIGHTS.endswith('.pkl'): raise ValueError("MODEL.WEIGHTS takes whole networks; weights of a backbone are SIMSEG.WEIGHTS.")
     values = {name: getattr(cfg.SIMSEG, name.upper()) for name in OWN}
     values |= {name: functools.reduce(getattr, key.split('.'), cfg) for name, key in SHARED.items()}
     more = dict(head=ARCHITECTURES[kind], seed=max(cfg.SEED, 0), lr=s.BASE_LR * 16 / s.IMS_PER_BATCH if values['optimizer'] == 'sgd' else s.BASE_LR,

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, clean_env
 from test_resume import equal
 
-from simseg.config import Config, config
+from simseg.config import BOOKKEEPING, Config, config
 
 HERE = ROOT / 'experiments/detectron2'
 BUILT = importlib.util.find_spec('detectron2') is not None
@@ -66,7 +66,7 @@ def test_registered():
 def test_the_files_say_what_the_presets_say(file, preset, changes):
     cfg = add_simseg_config(get_cfg())
     cfg.merge_from_file(str(HERE / f'{file}.yaml'))
-    ours, theirs, skip = config(preset, **changes), to_config(cfg), {'preset', 'device', 'workers', 'save_every', 'log_every', 'precision'}
+    ours, theirs, skip = config(preset, **changes), to_config(cfg), {'preset', 'precision', *BOOKKEEPING}
     if ours.schedule == 'poly': skip |= {'milestones'}
     differ = {f.name: (getattr(ours, f.name), getattr(theirs, f.name)) for f in fields(Config) if f.name not in skip}
     assert not {k: v for k, v in differ.items() if v[0] != v[1] and v[0] != pytest.approx(v[1], rel=1e-9)}

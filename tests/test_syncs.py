@@ -32,7 +32,7 @@ def batch_of(images, objects):
 
 
 def waits(method, images, objects):
-    c = config('smoke', method=method, batch_size=images, device='cpu', optimizer='sgd', clip_norm=0., max_positives=1000) # AdamW's count lies on the host
+    c = config('smoke', method=method, batch_size=images, device='cpu', optimizer='sgd', clip_norm=0., max_positives=1000) # AdamW counts on the host
     fabric, state = make_fabric(c), State(c, 9)
     state.step = 3
     with Waits() as seen: train_step(c, fabric, state, *fabric.setup(state.model.train(), state.optimizer), batch_of(images, objects))
