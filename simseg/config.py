@@ -5,7 +5,7 @@
 # %% ../nbs/00b_config.ipynb #0002
 from __future__ import annotations
 import ast, difflib, re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 # %% auto #0
@@ -43,9 +43,9 @@ class Config:
     jitter: tuple = F((1.0, 1.0), 'smallest and largest scale of the longer side against crop: .1, 2 Mask2Former', added=True)
     bottom_pixels: int = F(0, 'rows at the bottom without colour edges: 10 on COCO, BoxInst')
     # network
-    backbone: str = F('resnet50.tv_in1k', 'any timm name; torchvision\'s ResNet-50 stands in for the MSRA one')
-    weights: str = F('timm', "package (ImageNet, from the package index) | timm (downloads) | none | a file's path | of Mask2Former: a checkpoint's "
-                             "folder or name")
+    backbone: str = F('resnet50.tv_in1k', "any timm name (torchvision's ResNet-50 for MSRA's) | msra_resnet50, msra_resnet101 (CondInst's own)")
+    weights: str = F('timm', "package (ImageNet, from the package index) | timm (downloads) | none | the path of a file (.safetensors, "
+                             ".pth, .pkl) | of Mask2Former: a checkpoint's folder or name")
     freeze_at: int = F(2, 'frozen stages, the stem counts one, CondInst')
     levels: int = F(5, 'pyramid levels P3.., FCOS')
     channels: int = F(256, 'pyramid and tower channels, FCOS')
@@ -243,6 +243,8 @@ def differences(c:Config) -> list: # [(name, the paper's value, ours, source)]
     "Every field in which `c` differs from the published setting (bookkeeping, the seed and tangle's knobs left out)."
     steps = dict(steps=PRESETS['coco_m2f_r50_50e']['steps'])
     paper = Config(method='sim', data='COCO 2017', bottom_pixels=10, **(_m2f | steps if c.head == 'mask2former' else {}))
+    msra = c.head == 'condinst' and c.backbone.startswith('msra_') # the paper's own
+    if msra: paper = replace(paper, backbone='msra_resnet50', weights=c.weights)
     skip = ('preset', 'seed', 'schedule_batch', *BOOKKEEPING)
     return [(f.name, getattr(paper, f.name), getattr(c, f.name), f.metadata['source']) for f in fields(c)
             if f.name not in skip and not f.metadata['source'].startswith('tangle:') and getattr(paper, f.name) != getattr(c, f.name)]

@@ -18,7 +18,7 @@ def target(name):
 def test_declared_in_both_files():
     lines = [line.strip() for line in read_settings()['console_scripts'].splitlines() if line.strip()]
     assert dict(line.split('=') for line in lines) == SCRIPTS
-    assert set(SCRIPTS) == {f'simseg-{name}' for name in ('predict', 'pseudo-label', 'eval', 'info', 'data')}
+    assert set(SCRIPTS) == {f'simseg-{name}' for name in ('predict', 'pseudo-label', 'eval', 'info', 'data', 'convert')}
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
