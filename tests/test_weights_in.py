@@ -7,6 +7,7 @@ from conftest import ROOT, clean_env
 from PIL import Image
 from simseg.config import config
 from simseg.convert import convert
+from simseg.convert import main as convert_main
 from simseg.core import torch_rng
 from simseg.export import export_graph, run_graph
 from simseg.files import load_checkpoint
@@ -115,15 +116,16 @@ class Runs:
 
 
 @pytest.mark.parametrize('name', ['evil.pkl', 'evil.pth', 'evil.bin'])
-def test_nothing_of_a_file_runs(tmp_path, name):
+def test_nothing_of_a_file_runs(tmp_path, name, capsys):
     "As weights of a run and through the command: refused by name, and what the file wanted to do has not happened."
     conv = torch.zeros(64, 3, 7, 7)
     content = dict(model={'stem.conv1.weight': conv.numpy() if name == 'evil.pkl' else conv, 'x': Runs(tmp_path / 'made')})
     if name.endswith('.pkl'): (tmp_path / name).write_bytes(pickle.dumps(content))
     else: torch.save(content, tmp_path / name)
     with pytest.raises(ValueError, match=name): State(config('smoke', weights=str(tmp_path / name), **SMOKE), 3)
-    done = process('simseg.convert', tmp_path / name, tmp_path / 'out.safetensors', cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count('\n') == 1 and name in done.stderr and not done.stdout
+    assert convert_main([str(tmp_path / name), str(tmp_path / 'out.safetensors')]) == 2
+    said = capsys.readouterr()
+    assert said.err.count('\n') == 1 and name in said.err and not said.out
     assert not (tmp_path / 'made').exists() and not (tmp_path / 'out.safetensors').exists()
     pickle.loads(pickle.dumps(Runs(tmp_path / 'made'))) # the file would have
     assert (tmp_path / 'made').exists()
