@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .core import Batch
 from .detectron2_bridge import add_simseg_config, classes_of, register_set, register_sets, to_batch, to_config, to_detectron # noqa: F401
 from .inference import predict
-from .loop import State, after_step, all_banks, look, own_bank, weighted
+from .loop import State, after_step, all_banks, look, noted, own_bank, pasted, weighted
 from .recipe import lr_factor
 from .training import save_model
 from detectron2.config import CfgNode # after the bridge, which says how to install it
@@ -69,7 +69,7 @@ class SIM(nn.Module):
     def settle(self) -> dict: # health, see `simseg.sim.remember`
         "What follows the optimiser's step: teacher, prototypes, bank. Nothing where it is done already."
         now, self.now = self.now, None
-        return after_step(self.c, self.state, [now]) if now else {}
+        return after_step(self.state, [noted(self.c, self.state, *now)]) if now else {}
 
     def forward(self, inputs:list):
         batch = to_batch(inputs, self.rgb, self.training and self.c.method == 'supervised').to(self.device)
@@ -85,8 +85,10 @@ class SIM(nn.Module):
         low = functools.partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         def student(batch):
             with low(): return _floats(self.student(batch))
-        with torch.autocast(kind, enabled=False): now = look(self.c, self.state, student, batch, comm.get_rank(), low)
-        if torch.is_grad_enabled(): self.now = now # without a gradient (precise batch norm) it is no step
+        with torch.autocast(kind, enabled=False):
+            seen = pasted(self.c, self.state, batch, comm.get_rank())
+            now = look(self.c, self.state, student, seen, low)
+        if torch.is_grad_enabled(): self.now = now, seen, batch # without a gradient (precise batch norm) it is no step
         return {f'loss_{k}': v for k, v in weighted(self.c, now.losses).items()}
 
 @META_ARCH_REGISTRY.register()
@@ -121,6 +123,8 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg:CfgNode):
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED: self._trainer.precision = torch.bfloat16
+        # the teacher reads statistics of batch norm: everywhere those of the first process, which are saved
+        if comm.get_world_size() > 1: self.model.broadcast_buffers = True
 
     def build_hooks(self): return [Settle(), *super().build_hooks()]
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'all_banks', 'own_bank', 'checkpoint', 'restore',
-           'step_losses', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'Look', 'pasted', 'look', 'keep',
-           'after_step', 'parts', 'train_part', 'train_step', 'fit']
+           'step_losses', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'parts', 'correcting', 'pasted',
+           'Look', 'look', 'noted', 'after_step', 'train_part', 'train_step', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import contextlib, functools, os, time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -133,50 +133,6 @@ def make_fabric(c:Config) -> Fabric:
     fabric.launch()
     return fabric
 
-# %% ../nbs/19f_loop.ipynb #0114
-@dataclass
-class Look:
-    "What a step, or a part of one, sees before its optimiser: all that is needed afterwards."
-    losses: dict # scalars by name, unweighted
-    out: Output # the student's
-    batch: Batch # with pasted objects
-    clean: Batch # before anything was pasted
-    seen: Output|None = None # the teacher's, once self-correction has begun
-    view: View|None = None
-    note: tuple|None = None # in place of the last two, from `keep`
-
-def pasted(c:Config, state:State, batch:Batch, rank:int) -> Batch:
-    "The batch with objects from the bank, once self-correction has begun: when the low-level warm-up ends."
-    return augment(c, batch, state.memory, state.step, rank) if state.memory and warmup_ramp(c, state.step) == 1 else batch
-
-def look(c:Config, state:State, student, # the network, or what wraps it
-         batch:Batch, rank:int=0, autocast=contextlib.nullcontext, # around the teacher
-         clean:Batch|None=None, # given: `batch` is `pasted` already
-         over:Tensor|None=None # what the detector's losses are divided by, of a part; see the heads' `normalisers`
-        ) -> Look:
-    "The losses of a step or a part. Nothing that remembers is changed."
-    if clean is None: clean, batch = batch, pasted(c, state, batch, rank)
-    out = student(batch) if over is None else student(batch, None, over)
-    losses = step_losses(c, out, batch, state.step)
-    if not (state.memory and warmup_ramp(c, state.step) == 1): return Look(losses, out, batch, clean)
-    with autocast(): seen = state.teacher(batch, out.positives)
-    view = correct(c, seen, batch, state.memory.prototypes)
-    return Look(losses | sim_losses(out, view, batch), out, batch, clean, seen, view)
-
-def keep(c:Config, state:State, now:Look) -> Look:
-    "`now` without the teacher's features: its images are in the bank, its pixels noted."
-    if now.view is None: return now
-    said = note(c, now.seen, now.view, now.batch, now.clean, state.memory, state.classes)
-    return replace(now, note=said, seen=None, view=None)
-
-def after_step(c:Config, state:State, looks:list) -> dict: # of the parts -> health, see `settle`
-    "What follows the optimiser's step: teacher, prototypes, bank and the count of steps. Once a step, by every process."
-    notes = [keep(c, state, now).note for now in looks]
-    if state.teacher: state.teacher.update(state.model, state.step)
-    health = settle(state.memory, notes) if notes[0] else {}
-    state.step += 1
-    return health
-
 # %% ../nbs/19f_loop.ipynb #0014
 def parts(batch:Batch, n:int) -> list: # n of `Batch`
     "A batch in n equal parts, each without padding that it does not need. ValueError where n does not divide it."
@@ -188,15 +144,58 @@ def parts(batch:Batch, n:int) -> list: # n of `Batch`
         out.append(Batch(batch.images[i:i + k, :, :h, :w], batch.targets[i:i + k]))
     return out
 
+# %% ../nbs/19f_loop.ipynb #0031
+def correcting(c:Config, state:State) -> bool:
+    "Whether this step corrects itself: from the end of the low-level warm-up on."
+    return state.memory is not None and warmup_ramp(c, state.step) == 1
+
+def pasted(c:Config, state:State, batch:Batch, rank:int=0) -> Batch:
+    "The batch that a step looks at: with pasted objects once it corrects itself."
+    return augment(c, batch, state.memory, state.step, rank) if correcting(c, state) else batch
+
+@dataclass
+class Look:
+    "What a step sees before its optimiser."
+    losses: dict # scalars by name, unweighted
+    out: Output # the student's
+    seen: Output|None = None # the teacher's, where the step corrects itself
+    view: View|None = None
+
+def look(c:Config, state:State, student, # the network, or what wraps it
+         batch:Batch, # of `pasted`
+         autocast=contextlib.nullcontext # around the teacher
+        ) -> Look:
+    "The losses of a batch, or of a part of one. Nothing that remembers is changed."
+    out = student(batch)
+    losses = step_losses(c, out, batch, state.step)
+    if not correcting(c, state): return Look(losses, out)
+    with autocast(): seen = state.teacher(batch, out.positives)
+    view = correct(c, seen, batch, state.memory.prototypes)
+    return Look(losses | sim_losses(out, view, batch), out, seen, view)
+
+def noted(c:Config, state:State, now:Look, batch:Batch, clean:Batch): # `note` of a look, or None
+    "The images of `clean` go into the bank, the rest to `after_step`."
+    return note(c, now.seen, now.view, batch, clean, state.memory, state.classes) if now.view else None
+
+def after_step(state:State, notes:list # of `noted`, one a part
+              ) -> dict: # health, see `settle`
+    "What follows the optimiser's step: teacher, prototypes and the count of steps. Once a step, by every process."
+    if state.teacher: state.teacher.update(state.model, state.step)
+    health = settle(state.memory, notes) if notes[0] else {}
+    state.step += 1
+    return health
+
+# %% ../nbs/19f_loop.ipynb #0033
 def train_part(c:Config, fabric:Fabric, state:State, wrapped, batch:Batch, clean:Batch, # before anything was pasted
                over:Tensor|None, # what the detector's losses are divided by; None: by those of this batch
-               part:int) -> Look:
+               part:int) -> tuple: # losses, note, Output
     "Forward and backward of one part; gradients add up. What torch draws inside depends on (seed, step, part) alone."
     torch.manual_seed(entropy(c.seed, 'step', state.step, fabric.global_rank * c.accumulate + part) >> 1)
     with fabric.no_backward_sync(wrapped, enabled=part < c.accumulate - 1): # processes exchange gradients once a step
-        now = look(c, state, wrapped, batch, autocast=fabric.autocast, clean=clean, over=over)
+        now = look(c, state, lambda batch: wrapped(batch, None, over), batch, fabric.autocast)
+        said = noted(c, state, now, batch, clean)
         fabric.backward(total_loss(c, now.losses) / c.accumulate)
-    return replace(keep(c, state, now), losses={k: v.detach() for k, v in now.losses.items()})
+    return {k: v.detach() for k, v in now.losses.items()}, said, now.out
 
 def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:Batch) -> tuple: # losses, health, Output, the batch it saw
     "One optimiser step; of several parts the last Output."
@@ -205,11 +204,11 @@ def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:B
     seen = [pasted(c, state, b, rank + i) for i, b in enumerate(clean)]
     over = world_mean(torch.stack([state.model.normalisers(b) for b in seen]).mean(0)) if c.accumulate > 1 else None
     optimizer.zero_grad()
-    looks = [train_part(c, fabric, state, wrapped, b, whole, over, i) for i, (b, whole) in enumerate(zip(seen, clean))]
+    each, notes, outs = zip(*[train_part(c, fabric, state, wrapped, b, whole, over, i) for i, (b, whole) in enumerate(zip(seen, clean))])
     if c.clip_norm: fabric.clip_gradients(wrapped, optimizer, max_norm=c.clip_norm, error_if_nonfinite=False)
     optimizer.step()
-    health = after_step(c, state, looks)
-    return {k: torch.stack([now.losses[k] for now in looks]).mean(0) for k in looks[0].losses}, health, looks[-1].out, looks[-1].batch
+    health = after_step(state, notes)
+    return {k: torch.stack([one[k] for one in each]).mean(0) for k in each[0]}, health, outs[-1], seen[-1]
 
 # %% ../nbs/19f_loop.ipynb #0015
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first

@@ -179,7 +179,7 @@ def test_two_processes(tmp_path):
 def test_the_script(tmp_path):
     "train_net.py: trains, goes on from its checkpoint, evaluates what it saved and its model.pt, and names what is wrong."
     small = ['SIMSEG.SCENE', 96, 'SIMSEG.TRAIN_IMAGES', 8, 'SIMSEG.VAL_IMAGES', 4, 'INPUT.MIN_SIZE_TRAIN', '(96,)', 'INPUT.MIN_SIZE_TEST', 96,
-             'SOLVER.IMS_PER_BATCH', 2, 'SOLVER.CHECKPOINT_PERIOD', 2, 'OUTPUT_DIR', tmp_path]
+             'SOLVER.IMS_PER_BATCH', 2, 'SOLVER.CHECKPOINT_PERIOD', 2, 'SIMSEG.SCORE_THRESHOLD', '0.', 'OUTPUT_DIR', tmp_path]
     def script(*options, steps=3):
         done = python([HERE / 'train_net.py', '--config-file', HERE / 'tangle.yaml', *options, *small, 'SOLVER.MAX_ITER', steps])
         return done.returncode, done.stdout + done.stderr
