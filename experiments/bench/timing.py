@@ -61,7 +61,8 @@ def tensors(tree): return [x for x in tree_leaves(tree) if isinstance(x, torch.T
 
 
 def peak_mib(way, device='cpu') -> float:
-    "The most memory that `way` held at a time beyond what there was: a GPU's by torch's count, a CPU's in tensors (not what an operation uses inside)."
+    """The most memory that `way` held at a time beyond what there was: a GPU's by torch's count, a CPU's in tensors, without what an operation uses
+    inside and what numpy holds."""
     gc.collect()
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize()
