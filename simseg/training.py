@@ -115,8 +115,9 @@ def launch(c:Config, progress:bool=True, pause:float=1.0 # seconds between two l
                 bar.set_postfix({k: f'{done[-1][k]:.2f}' for k in ('class', 'projection', 'pseudo') if k in done[-1]})
         finally: child.terminate(); child.wait() # Ctrl-C: the last checkpoint stays
         if child.returncode:
-            said.seek(0)
-            raise RuntimeError(f"{c.devices} processes ended with code {child.returncode}: {said.read()[-1500:]}")
+            said.seek(0); text = said.read()
+            own = [line for line in text.splitlines() if 'simseg.training: ' in line] # the rest is torchrun's report
+            raise RuntimeError(f"{c.devices} processes ended with code {child.returncode}. {own[0] if own else text[-1500:]}")
     return run
 
 # %% ../nbs/20_training.ipynb #0018
