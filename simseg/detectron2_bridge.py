@@ -8,7 +8,7 @@ __all__ = ['ARCHITECTURES', 'SHARED', 'DERIVED', 'UNUSED', 'OWN', 'from_detectro
 
 # %% ../nbs/28_detectron2_bridge.ipynb #0002
 import functools
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from .core import Batch, Instances
 from .data.annotations import Faults, load
 from .data.coco import CocoSet
 from .data.loader import collate
-from .recipe import data_sets
+from .recipe import data_sets, resolved
 
 try:
     from detectron2.config import CfgNode
@@ -84,7 +84,7 @@ SHARED = dict(steps='SOLVER.MAX_ITER', batch_size='SOLVER.IMS_PER_BATCH', moment
               warmup_steps='SOLVER.WARMUP_ITERS', warmup_factor='SOLVER.WARMUP_FACTOR', sizes='INPUT.MIN_SIZE_TRAIN', max_size='INPUT.MAX_SIZE_TRAIN',
               test_size='INPUT.MIN_SIZE_TEST', detections='TEST.DETECTIONS_PER_IMAGE', freeze_at='MODEL.BACKBONE.FREEZE_AT')
 DERIVED = ('preset', 'head', 'seed', 'lr', 'milestones', 'flip', 'precision') # from keys of Detectron2, but not one to one
-UNUSED = (*BOOKKEEPING, 'accumulate') # Detectron2's own business, or not to be had there
+UNUSED = (*BOOKKEEPING, 'accumulate', 'schedule_batch') # Detectron2's own business, or not to be had there
 OWN = [f.name for f in fields(Config) if f.name not in (*SHARED, *DERIVED, *UNUSED)] # in the node SIMSEG
 
 def add_simseg_config(cfg:CfgNode,
@@ -92,6 +92,7 @@ def add_simseg_config(cfg:CfgNode,
                      ) -> CfgNode: # the same
     "Add the node `SIMSEG`, and set Detectron2's own keys to what `c` says."
     c = c or Config()
+    c = replace(c, **{name: getattr(resolved(c), name) for name in ('steps', 'warmup_steps')}) # those of its batch size
     cfg.SIMSEG = CfgNode({name.upper(): getattr(c, name) for name in OWN} | dict(NUM_CLASSES=0)) # 0: those of the data set
     lr = c.lr * c.batch_size / 16 if c.optimizer == 'sgd' else c.lr
     more = {'SOLVER.BASE_LR': lr, 'SOLVER.STEPS': tuple(round(m * c.steps) for m in c.milestones), 'SEED': c.seed, 'MODEL.WEIGHTS': '',

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, clean_env
 from test_resume import equal
 
-from simseg.config import BOOKKEEPING, Config, config
+from simseg.config import Config, config
 
 HERE = ROOT / 'experiments/detectron2'
 BUILT = importlib.util.find_spec('detectron2') is not None
@@ -24,7 +24,7 @@ if BUILT:
 
     from simseg.data.coco import ground_truth
     from simseg.detectron2 import add_simseg_config, to_config
-    from simseg.detectron2_bridge import from_detectron, to_detectron
+    from simseg.detectron2_bridge import UNUSED, from_detectron, to_detectron
     from simseg.evaluate import evaluate
     from simseg.loop import State, make_fabric, train_step, weighted
     from simseg.recipe import data_sets, warmup_end
@@ -66,7 +66,7 @@ def test_registered():
 def test_the_files_say_what_the_presets_say(file, preset, changes):
     cfg = add_simseg_config(get_cfg())
     cfg.merge_from_file(str(HERE / f'{file}.yaml'))
-    ours, theirs, skip = config(preset, **changes), to_config(cfg), {'preset', 'precision', *BOOKKEEPING}
+    ours, theirs, skip = config(preset, **changes), to_config(cfg), {'preset', 'precision', *UNUSED}
     if ours.schedule == 'poly': skip |= {'milestones'}
     differ = {f.name: (getattr(ours, f.name), getattr(theirs, f.name)) for f in fields(Config) if f.name not in skip}
     assert not {k: v for k, v in differ.items() if v[0] != v[1] and v[0] != pytest.approx(v[1], rel=1e-9)}
