@@ -5,7 +5,7 @@
 # %% ../nbs/23_figures.ipynb #0002
 from __future__ import annotations
 import functools, io, math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from .core import Instances, numpy_rng
 from .inference import predict_image
 from .models.ema import Teacher
 from .recipe import Data, data_sets
+from .report import changes
 from .files import load_checkpoint, read_json
 from .runs import load_runs
 from .show import Picture, colour, mask_layer, show_objects, truth_colours
@@ -33,7 +34,7 @@ __all__ = ['HARD', 'NAMES', 'STYLE', 'WIDTH', 'RED', 'BLUE', 'GREY', 'setting', 
            'figure_s3', 'strongest', 'figure_s4']
 
 # %% ../nbs/23_figures.ipynb #0005
-HARD = dict(camouflage=.5, overlap=.5, val_images=500) # tangle's knobs for the figures
+HARD = dict(camouflage=.5, overlap=.5, val_images=500, warmup_share=1/9) # the figures' on tangle, as the tables': its knobs, the paper's warm-up
 def setting(method:str='sim', data:str='tangle', seed:int=0, **changes) -> Config: # `changes` of `config`'s parameters
     "What the figures show unless they are given runs: `quick`, 800 steps."
     return config(**dict(preset='quick', method=method, data=data, seed=seed, steps=800) | (HARD if data == 'tangle' else {}) | changes)
@@ -80,7 +81,7 @@ def about(c:Config, name:str) -> str:
     "What a caption says of a run."
     knobs = f" (camouflage {c.camouflage:g}, overlap {c.overlap:g})" if c.data == 'tangle' else ''
     return (f"{NAMES[c.method]} on {name}{knobs}, {c.backbone.split('.')[0]}, preset {c.preset}, "
-            f"{c.steps} steps of {c.batch_size} images, seed {c.seed}")
+            f"{c.steps} steps of {c.batch_size} images, seed {c.seed}" + (f"; {more}" if (more := changes(asdict(c))) != '–' else ''))
 
 # %% ../nbs/23_figures.ipynb #0008
 STYLE = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 8, 'axes.titlesize': 9, 'axes.labelsize': 8, 'xtick.labelsize': 7,

@@ -31,7 +31,8 @@ def changes(row) -> str: # of a record, against its preset
     if row['data'] == 'tangle': skip |= {'train_images', 'val_images'}
     listed = lambda v: list(v) if isinstance(v, tuple) else v
     found = {k: row[k] for k, v in preset.items() if k in row and k not in skip and listed(row[k]) != listed(v)}
-    return ', '.join(f"{k} {v if not isinstance(v, list) else '/'.join(map(str, v))}" for k, v in found.items()) or '–'
+    text = lambda v: '/'.join(map(str, v)) if isinstance(v, list) else f'{v:.4g}' if isinstance(v, float) else str(v)
+    return ', '.join(f"{k} {text(v)}" for k, v in found.items()) or '–'
 
 def summary(runs:pd.DataFrame # of `simseg.runs.load_runs`
            ) -> pd.DataFrame: # a row a setting
