@@ -55,6 +55,26 @@ def test_absent_it_says_how_to_get_it():
 
 
 @built
+def test_the_model_zoo_backbone_fills_student_and_teacher(tmp_path):
+    "ImageNetPretrained/MSRA/R-50.pkl, by its keys and shapes with random values."
+    import pickle
+
+    from detectron2.modeling import build_model
+    from simseg.models.resnet import random_msra, resnet_state
+    arrays = {k: v.numpy() for k, v in random_msra().items()}
+    (tmp_path / 'R-50.pkl').write_bytes(pickle.dumps(dict(model=arrays, __author__='MSRA', matching_heuristics=True), 2))
+    cfg = configured(config('smoke', device='cpu', method='sim', head='condinst'), tmp_path)
+    cfg.merge_from_list(['SIMSEG.BACKBONE', 'msra_resnet50', 'SIMSEG.WEIGHTS', str(tmp_path / 'R-50.pkl'), 'SIMSEG.NUM_CLASSES', 9])
+    sim, theirs = build_model(cfg), resnet_state(random_msra())[0]
+    for net in (sim.student, sim.teacher.module):
+        ours = net.state_dict()
+        found = {k: next(v for n, v in ours.items() if n.endswith('.' + k)) for k in theirs}
+        assert all(found[k].equal(theirs[k]) for k in theirs) and len(theirs) > 200
+    cfg.MODEL.WEIGHTS = 'R-50.pkl'
+    with pytest.raises(ValueError, match='SIMSEG.WEIGHTS'): to_config(cfg)
+
+
+@built
 def test_registered():
     for name in ('SIMCondInst', 'SIMMask2Former'): assert META_ARCH_REGISTRY.get(name).__module__ == 'simseg.detectron2'
 
