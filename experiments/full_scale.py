@@ -42,6 +42,8 @@ def steps_of(preset, data, number, images, given) -> dict:
         c = resolved(config(preset, data=str(data), weights=str(path), batch_size=images, accumulate=images, **given))
         fabric, sets = make_fabric(c), data_sets(c)
         state = State(c, len(sets.train.classes), fabric.device)
+    for net in (state.model, state.teacher.module): # a random network's masks are all one half: no pixel would be sure
+        if hasattr(net, 'controller'): net.controller.weight.data *= 5
     state.step, seconds, worked = c.steps // 2, [], []
     model, optimizer = fabric.setup(state.model, state.optimizer)
     batches = loader(sets.train, c.sizes[-1:], c.max_size, c.flip, c.batch_size, state.step + number, c.seed, state.step)

@@ -134,10 +134,12 @@ def against_textbook(counts, size, repeats, device, names=CASES) -> pd.DataFrame
 
 
 class Step:
-    "A training step of a configuration on given images, past its warm-up. Weights are random; norms and stages are frozen as with loaded ones."
+    "A training step of a configuration on given images, past its warm-up. Weights are random, norms frozen as loaded ones are."
     def __init__(self, c, batch, classes=80, device='cpu'):
         self.c, self.fabric = replace(c, device=device), make_fabric(replace(c, device=device))
         self.state, self.batch = State(self.c, classes, self.fabric.device), batch.to(self.fabric.device)
+        for net in (self.state.model, self.state.teacher and self.state.teacher.module): # else all masks are one half, no pixel sure
+            if hasattr(net, 'controller'): net.controller.weight.data *= 5
         backbone = self.state.model.backbone
         backbone.fixed_norms = True
         for m in backbone._norms(backbone.net): m.requires_grad_(False)
