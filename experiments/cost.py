@@ -2,7 +2,8 @@
 
 python experiments/cost.py [--preset quick] [--repeats 15] [--out results/bench/step_cost_cpu.csv] [NAME=VALUE ...]
 
-The ratio to `boxinst` is what to read; the seconds are this machine's. Masks are made sure enough that pseudo masks, bank and prototypes have work. Medians after three steps of warming up; a GPU is waited for.
+The ratio to `boxinst` is what to read; the seconds are this machine's. Masks are made sure enough that pseudo masks, bank and prototypes have
+work. Medians after three steps of warming up; a GPU is waited for.
 """
 import argparse, os, statistics, time
 from pathlib import Path
