@@ -123,8 +123,6 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg:CfgNode):
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED: self._trainer.precision = torch.bfloat16
-        # the teacher reads statistics of batch norm: everywhere those of the first process, which are saved
-        if comm.get_world_size() > 1: self.model.broadcast_buffers = True
 
     def build_hooks(self): return [Settle(), *super().build_hooks()]
 
@@ -150,12 +148,6 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name):
         tasks = None if MetadataCatalog.get(dataset_name).get('has_masks', True) else ('bbox',)
         return COCOEvaluator(dataset_name, tasks, output_dir=str(Path(cfg.OUTPUT_DIR)/'inference'))
-
-    @classmethod
-    def test(cls, cfg, model, evaluators=None):
-        if comm.get_world_size() > 1: # statistics of batch norm differ between processes; those of the first are the saved ones
-            for b in model.buffers(): torch.distributed.broadcast(b, 0)
-        return super().test(cfg, model, evaluators)
 
     def train(self):
         results, sim, meta = super().train(), _bare(self.model), MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'all_banks', 'own_bank', 'checkpoint', 'restore',
            'step_losses', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'parts', 'correcting', 'pasted',
-           'Look', 'look', 'noted', 'after_step', 'train_part', 'train_step', 'fit']
+           'Look', 'look', 'noted', 'share_statistics', 'after_step', 'train_part', 'train_step', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import contextlib, functools, os, time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import Config
@@ -177,9 +177,19 @@ def noted(c:Config, state:State, now:Look, batch:Batch, clean:Batch): # `note` o
     "The images of `clean` go into the bank, the rest to `after_step`."
     return note(c, now.seen, now.view, batch, clean, state.memory, state.classes) if now.view else None
 
+@torch.no_grad()
+def share_statistics(model:nn.Module):
+    "Batch norm's running statistics are those of a process's own images: all take over the first one's, in one message."
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()) or torch.distributed.get_world_size() == 1: return
+    own = [b for b in model.buffers() if b.is_floating_point()]
+    flat = torch.cat([b.flatten() for b in own])
+    torch.distributed.broadcast(flat, 0)
+    for b, new in zip(own, flat.split([b.numel() for b in own])): b.copy_(new.view_as(b))
+
 def after_step(state:State, notes:list # of `noted`, one a part
               ) -> dict: # health, see `settle`
-    "What follows the optimiser's step: teacher, prototypes and the count of steps. Once a step, by every process."
+    "What follows the optimiser's step: teacher, prototypes and the count of steps. Once a step, by every process, and the same on all afterwards."
+    share_statistics(state.model)
     if state.teacher: state.teacher.update(state.model, state.step)
     health = settle(state.memory, notes) if notes[0] else {}
     state.step += 1

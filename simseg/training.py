@@ -69,8 +69,6 @@ def _gathered(predictions, rounds): # all ranks' Instances; every rank must exha
 
 def evaluate_model(c:Config, fabric:Fabric, model:nn.Module, dataset:CocoSet, progress:bool=True) -> dict: # metrics; {} on other ranks
     "AP of a network on a set, in percent (see `simseg.evaluate.metrics`)."
-    if fabric.world_size > 1: # batch norm's running statistics differ between ranks; those of the first are the saved ones
-        for b in model.buffers(): torch.distributed.broadcast(b, 0)
     bare = replace(dataset, segmentations=None) # COCOeval has its own masks
     batches = eval_loader(bare, c.test_size, c.max_size, rank=fabric.global_rank, world=fabric.world_size, workers=c.workers)
     def predictions():

@@ -44,8 +44,8 @@ def go(state, model, optimizer, until=c.steps):
             boxes = batch.flat()[0]
             state.memory.bank.push(batch, .9 * box_masks(boxes, (batch.images.shape[2] // 4, batch.images.shape[3] // 4)), torch.ones(len(boxes)))
         model.train()
-        for m in model.modules():
-            if isinstance(m, torch.nn.BatchNorm2d): m.eval() # the mask branch's: statistics of half a batch are others
+        for m in model.modules() if kind != 'sim' else (): # the mask branch's: statistics of half a batch are others than those of the whole
+            if isinstance(m, torch.nn.BatchNorm2d): m.eval()
         losses, _, out, _ = train_step(c, fabric, state, model, optimizer, batch)
         grads = [p.grad.detach().double().flatten() for p in state.model.parameters() if p.grad is not None] # averaged over the ranks
         grad = dict(grad_length=sum((g @ g).item() for g in grads)**.5,
@@ -59,7 +59,8 @@ def told(state): # of this rank
     if not state.memory: return dict(total=total)
     vectors = state.memory.prototypes.vectors.double()
     bank = [[e.labels.tolist(), e.place.tolist(), e.data.sum().item()] for e in state.memory.bank.entries]
-    return dict(total=total, prototypes=(vectors * torch.arange(vectors.numel()).view_as(vectors)).sum().item(), bank=bank)
+    statistics = sum(b.double().abs().sum().item() for b in state.teacher.buffers())
+    return dict(total=total, statistics=statistics, prototypes=(vectors * torch.arange(vectors.numel()).view_as(vectors)).sum().item(), bank=bank)
 
 
 mine = begin()

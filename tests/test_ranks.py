@@ -56,7 +56,7 @@ def test_sim_goes_on_with_every_bank(tmp_path):
     two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'sim'], tmp_path)
     assert two[0]['log'][0]['positives'] > 0 == two[1]['log'][0]['positives']
     assert 'pseudo' in two[0]['log'][2] and all(value == value for rank in two for step in rank['log'] for value in step.values())
-    for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
+    for name in ('total', 'prototypes', 'statistics'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
     assert two[0]['resumed_from']['bank'] and not two[1]['bank'], 'the banks differ'
     assert two[0]['banks'] == 2 and not two[0]['bank_in_memory']
     for rank in two:
