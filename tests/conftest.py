@@ -41,3 +41,11 @@ def clean_env(**changes) -> dict:
 def env():
     "An environment for subprocesses without IN_TEST, which nbdev's runner sets for its whole process."
     return clean_env()
+
+
+@pytest.fixture(scope='module')
+def scene_cache(tmp_path_factory):
+    "The embedded scenes of a module's tests are drawn once, in a folder of their own."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SIMSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield

@@ -1,5 +1,5 @@
 "Detectron2 around our step: where it is built, its trainer trains what our loop trains; where it is not, nothing but this is missing."
-import importlib.util, json, os, re, subprocess, sys
+import importlib.util, json, re, subprocess, sys
 from dataclasses import fields, replace
 
 import pytest
@@ -30,13 +30,7 @@ if BUILT:
     from simseg.recipe import data_sets, warmup_end
     from simseg.training import load_model
 
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    before, os.environ['SIMSEG_CACHE'] = os.environ.get('SIMSEG_CACHE'), str(tmp_path_factory.mktemp('cache'))
-    yield
-    if before is None: del os.environ['SIMSEG_CACHE']
-    else: os.environ['SIMSEG_CACHE'] = before
+pytestmark = pytest.mark.usefixtures('scene_cache')
 
 
 def python(arguments, **more):

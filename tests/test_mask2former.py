@@ -1,5 +1,5 @@
 "The second network under the whole method: every variant from end to end, resume, the teacher, sets with jitter, and the train notebook."
-import json, math, os, subprocess, sysconfig
+import json, math, subprocess, sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,7 @@ from simseg.training import load_model, train
 SMOKE = dict(preset='smoke', head='mask2former', device='cpu')
 SURE = dict(tau_low=.5, tau_high=.5) # a network that has hardly learnt is sure of nothing: with these its pseudo masks have pixels
 
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    before, os.environ['SIMSEG_CACHE'] = os.environ.get('SIMSEG_CACHE'), str(tmp_path_factory.mktemp('cache'))
-    yield
-    if before is None: del os.environ['SIMSEG_CACHE']
-    else: os.environ['SIMSEG_CACHE'] = before
+pytestmark = pytest.mark.usefixtures('scene_cache')
 
 
 def weights(run): return load_checkpoint(run.folder / 'model.pt')['model']
