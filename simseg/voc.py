@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .files import write_json
 
 # %% auto #0
-__all__ = ['VOC_CLASSES', 'voc_file', 'voc_split', 'voc', 'png_objects', 'mat_objects', 'rows', 'masks_json', 'stems_of',
+__all__ = ['VOC_CLASSES', 'voc_file', 'stems_of', 'voc_split', 'voc', 'png_objects', 'mat_objects', 'rows', 'masks_json',
            'voc_masks']
 
 # %% ../nbs/25b_voc.ipynb #0005
@@ -43,15 +43,19 @@ def voc_file(path:Path) -> tuple: # (file name, H, W), [(class, [x, y, w, h], di
         found.append((kind, [x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1], (node.findtext('difficult') or '0').strip() == '1'))
     return (name, int(_number(size, 'height', path)), int(_number(size, 'width', path))), found
 
+def stems_of(path:Path) -> list:
+    "The names in a list of images. FileNotFoundError where there is none, ValueError at a name with a folder."
+    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; VOC has ImageSets/Main and /Segmentation, SBD train.txt and val.txt")
+    stems = [w[0] for line in path.read_text().splitlines() if (w := line.split())]
+    wrong = [s for s in stems if Path(s).name != s]
+    if wrong: raise ValueError(f"{path}: {wrong[0]!r} must be a name without a folder")
+    return stems
+
 def voc_split(root:Path, split:str) -> dict: # COCO form
     "A split of a VOC folder (Annotations, ImageSets/Main). ValueError lists every file that is wrong."
-    names = root/'ImageSets/Main'/f'{split}.txt'
-    if not names.is_file(): raise FileNotFoundError(f"{names}: no such file; a VOC folder has Annotations, ImageSets/Main and JPEGImages")
-    stems, images, rows, faults = [w[0] for line in names.read_text().splitlines() if (w := line.split())], [], [], []
+    stems, images, rows, faults = stems_of(root/'ImageSets/Main'/f'{split}.txt'), [], [], []
     for stem in stems:
-        try:
-            if Path(stem).name != stem: raise ValueError(f"{names}: {stem!r} must be a name without a folder")
-            (name, h, w), found = voc_file(root/'Annotations'/f'{stem}.xml')
+        try: (name, h, w), found = voc_file(root/'Annotations'/f'{stem}.xml')
         except (ValueError, OSError) as e: faults.append(str(e)); continue
         images.append(dict(id=len(images) + 1, file_name=name, height=h, width=w))
         rows += [(kind, dict(id=len(rows) + k, image_id=len(images), bbox=box, area=max(box[2], 0) * max(box[3], 0), iscrowd=int(hard)))
@@ -122,14 +126,6 @@ def masks_json(sources:list, # (stem, function without arguments that gives (num
                 categories=[dict(id=k, name=n) for k, n in enumerate(VOC_CLASSES, 1)])
 
 # %% ../nbs/25b_voc.ipynb #0012
-def stems_of(path:Path) -> list:
-    "The names in a list of images. FileNotFoundError where there is none, ValueError at a name with a folder."
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; VOC 2012 has ImageSets/Segmentation, SBD train.txt and val.txt")
-    stems = [w[0] for line in path.read_text().splitlines() if (w := line.split())]
-    wrong = [s for s in stems if Path(s).name != s]
-    if wrong: raise ValueError(f"{path}: {wrong[0]!r} must be a name without a folder")
-    return stems
-
 def voc_masks(root:Path, # VOC 2012
               out:Path, sbd:Path|None=None, # SBD's folder `dataset`
               progress:bool=False) -> dict: # {'train', 'val'}: COCO form

@@ -64,7 +64,7 @@ class Mask2Former(nn.Module):
         return Said(hidden, self.classify(hidden), boxes, pixels, sides)
 
     @torch.no_grad()
-    def costs(self, said:Said, b:int, labels, boxes) -> torch.Tensor: # [K,Q,n]
+    def costs(self, said:Said, b:int, labels:Tensor, boxes:Tensor) -> Tensor: # [n] and [n,4] -> [K,Q,n]
         "Of all queries of image b for its n objects, whose boxes are shares of it; one output's masks at a time."
         cost = box_costs(said.classes[:, b], said.boxes[:, b], labels, box_convert(boxes, 'xyxy', 'cxcywh'))
         for one, hidden in zip(cost, said.hidden[:, b]):
