@@ -159,19 +159,23 @@ def as_text(table:Table, setting:Setting, summary:pd.DataFrame) -> str: # Markdo
 
 # %% ../nbs/22_tables.ipynb #0017
 def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame): # -> figure
-    "AP against the parameter: the paper's, and ours with every seed."
-    at, figure = range(len(table.rows)), plt.figure(figsize=(6.4, 2.7), dpi=130, layout='constrained')
-    axes = figure.subplots(1, 2)
-    axes[0].plot(at, [np.nan if v is None else v for v in summary['paper AP']], 'o-', color='0.35')
-    axes[0].set_title('paper: COCO val, ResNet-50', fontsize=8)
-    axes[1].plot(at, summary['ours AP'], 'o-', color='C0', zorder=3)
-    for i, group in lines.groupby('row'): axes[1].plot([i] * len(group), group['AP'], '.', color='C0', alpha=.4, markersize=5)
-    axes[1].set_title(f'ours: {setting.name}, mean and seeds', fontsize=8)
-    default = next(i for i, r in enumerate(table.rows) if r.default)
-    for ax in axes:
-        ax.set_xticks(list(at), [r.label for r in table.rows], fontsize=7, rotation=20 if max(len(r.label) for r in table.rows) > 9 else 0)
-        ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.set_ylabel('mask AP', fontsize=8); ax.tick_params(axis='y', labelsize=7)
-        ax.axvline(default, color='0.85', linewidth=6, zorder=0); ax.spines[['top', 'right']].set_visible(False); ax.set_xlim(-.4, len(at) - .6)
+    "AP against the parameter: the paper's, and ours with every seed. Where the rows are ways, not values, they stand below each other, unconnected."
+    names, ways = [r.label for r in table.rows], max(len(r.label) for r in table.rows) > 9
+    at, figure = range(len(names)), plt.figure(figsize=(6.4, 1.2 + .22 * len(names) if ways else 2.7), dpi=130, layout='constrained')
+    axes, default = figure.subplots(1, 2, sharey=ways), next(i for i, r in enumerate(table.rows) if r.default)
+    def draw(ax, place, value, *how, **more): ax.plot(*((value, place) if ways else (place, value)), *how, **more)
+    style = 'o' if ways else 'o-'
+    draw(axes[0], at, [np.nan if v is None else v for v in summary['paper AP']], style, color='0.35')
+    draw(axes[1], at, summary['ours AP'], style, color='C0', zorder=3)
+    for i, group in lines.groupby('row'): draw(axes[1], [i] * len(group), group['AP'], '.', color='C0', alpha=.4, markersize=5)
+    for ax, title in zip(axes, ('paper: COCO val, ResNet-50', f'ours: {setting.name}, mean and seeds')):
+        ax.set_title(title, fontsize=8); ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
+        if ways:
+            ax.set_yticks(list(at), names); ax.set_ylim(len(at) - .5, -.5); ax.set_xlabel('mask AP', fontsize=8)
+            ax.axhspan(default - .35, default + .35, color='0.9', zorder=0)
+        else:
+            ax.set_xticks(list(at), names); ax.set_xlim(-.4, len(at) - .6); ax.set_ylabel('mask AP', fontsize=8)
+            ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.axvline(default, color='0.85', linewidth=6, zorder=0)
     plt.close(figure)
     return figure
 
