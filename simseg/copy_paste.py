@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import Batch, Output, joint_mean, numpy_rng
+from .core import Batch, Output, joint_mean, numpy_rng, on_device
 from .losses.pseudo import bce_dice
 from .models.condinst import aligned_bilinear
 
@@ -209,8 +209,7 @@ def mask_boxes(masks:Tensor # [M,H,W] bool
     return torch.stack([x0, y0, x1, y1], 1).float(), columns.any(1)
 
 # %% ../nbs/15_copy_paste.ipynb #0031
-def _indices(values, device): # from the host
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+def _indices(values, device): return on_device(values, device, torch.long)
 
 def _upload(pieces, device): # one transfer for all crops
     data = torch.cat([p.data for p in pieces]) if pieces else torch.zeros(0, dtype=torch.uint8)
@@ -235,7 +234,7 @@ def _lay(images, sizes, where, pieces, tau_high): # pastes on `images`, piece k 
 
 def _annotated(pieces, where, sizes, device): # [M,4] boxes, the part inside the image
     ends = [(x0, y0, min(x1, sizes[i][1]), min(y1, sizes[i][0])) for i, (x0, y0, x1, y1) in zip(where, (p.box for p in pieces))]
-    return torch.tensor(ends, dtype=torch.float).view(-1, 4).clamp(min=0).to(device, non_blocking=True)
+    return on_device(ends, device, torch.float).view(-1, 4).clamp(min=0)
 
 def _true_masks(t, rows, covered, pasted): # masks of a target that has them
     if t.masks is None: return None

@@ -14,7 +14,14 @@ from torch import Tensor
 warnings.filterwarnings('ignore', message='IProgress not found') # tqdm in plain text is what we want
 
 # %% auto #0
-__all__ = ['Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'world_mean', 'joint_mean']
+__all__ = ['on_device', 'Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'world_mean',
+           'joint_mean']
+
+# %% ../nbs/00_core.ipynb #0029
+def on_device(values, # numbers, or nested lists of them
+              device, dtype=None) -> Tensor:
+    "A small tensor of what the host knows. The host does not wait for the device."
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 # %% ../nbs/00_core.ipynb #0005
 @dataclass
@@ -73,7 +80,7 @@ class Batch:
         "Where there is image and no padding (nor bottom strip: BoxInst drops 10 rows of COCO, an annotation artefact)."
         h, w = self.images.shape[-2:]
         rows = [t.size[0] - int(bottom * t.size[0] / t.orig_size[0]) for t in self.targets]
-        edge = torch.tensor([(r, t.size[1]) for r, t in zip(rows, self.targets)]).to(self.device, non_blocking=True)
+        edge = on_device([(r, t.size[1]) for r, t in zip(rows, self.targets)], self.device)
         y, x = torch.arange(h, device=self.device), torch.arange(w, device=self.device)
         return (y < edge[:, :1])[:, :, None] & (x < edge[:, 1:])[:, None]
 

@@ -108,5 +108,6 @@ def parameter_groups(c:Config, model:nn.Module) -> list:
 def make_optimizer(c:Config, model:nn.Module) -> torch.optim.Optimizer:
     "SGD with momentum or AdamW over `parameter_groups`."
     groups = parameter_groups(c, model)
-    if c.optimizer == 'adamw': return torch.optim.AdamW(groups, lr=base_lr(c))
-    return torch.optim.SGD(groups, lr=base_lr(c), momentum=c.momentum)
+    fused = next(model.parameters()).is_cuda or None
+    if c.optimizer == 'adamw': return torch.optim.AdamW(groups, lr=base_lr(c), fused=fused)
+    return torch.optim.SGD(groups, lr=base_lr(c), momentum=c.momentum, fused=fused)

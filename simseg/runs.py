@@ -61,13 +61,14 @@ PACKAGES = ('torch', 'torchvision', 'timm', 'numpy', 'pycocotools', 'simseg')
 
 def git_state(folder # of the package's code
              ) -> dict: # commit (40 hex or None), dirty (bool or None)
-    "The commit that the code in `folder` comes from. None without git, without a commit, or where git does not track that code."
+    "The commit that the code in `folder` comes from. Without git, or where it does not track that code: `SIMSEG_COMMIT` of the environment, or None."
+    unknown = dict(commit=os.environ.get('SIMSEG_COMMIT') or None, dirty=None)
     def git(*words): return subprocess.run(['git', '-C', str(folder), *words], capture_output=True, text=True, timeout=30)
     try:
         head = git('rev-parse', '--verify', 'HEAD')
-        if head.returncode or git('ls-files', '--error-unmatch', '__init__.py').returncode: return dict(commit=None, dirty=None)
+        if head.returncode or git('ls-files', '--error-unmatch', '__init__.py').returncode: return unknown
         return dict(commit=head.stdout.strip(), dirty=bool(git('status', '--porcelain', '--', '.').stdout.strip()))
-    except (OSError, subprocess.SubprocessError): return dict(commit=None, dirty=None)
+    except (OSError, subprocess.SubprocessError): return unknown
 
 def package_version(name:str): # version, or None where it is not installed
     "The installed version of a package; of one that is only on the path, its `__version__`."

@@ -1,5 +1,5 @@
 """What is measured: inputs that depend on a seed alone, ours and the other ways on them, and whether their results agree."""
-import contextlib, copy, io, time
+import contextlib, copy, gc, io, time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from simseg.losses.box import box_masks, colour_similarity, pairwise_loss, rgb_t
 from simseg.models.condinst import condinst, dynamic_masks, head_sizes
 from simseg.models.ema import Teacher
 from simseg.prototypes import sinkhorn
-from timing import peak_mib, ratio, side_by_side, slope
+from simseg.recipe import resolved
+from timing import Events, peak_mib, ratio, ready, side_by_side, slope
 from torch.profiler import record_function
 
 
@@ -136,7 +137,8 @@ def against_textbook(counts, size, repeats, device, names=CASES) -> pd.DataFrame
 class Step:
     "A training step of a configuration on given images, past its warm-up. Weights are random, norms frozen as loaded ones are."
     def __init__(self, c, batch, classes=80, device='cpu'):
-        self.c, self.fabric = replace(c, device=device), make_fabric(replace(c, device=device))
+        self.c = resolved(replace(c, device=device, schedule_batch=0))
+        self.fabric = make_fabric(self.c)
         self.state, self.batch = State(self.c, classes, self.fabric.device), batch.to(self.fabric.device)
         for net in (self.state.model, self.state.teacher and self.state.teacher.module): # else all masks are one half, no pixel sure
             if hasattr(net, 'controller'): net.controller.weight.data *= 5
@@ -152,14 +154,17 @@ class Step:
 
 
 def stages(step, repeats=3, warm=1, device='cpu') -> pd.DataFrame:
-    "Where the time of a step goes: torch.profiler's time of named stages, median of steps; 'forward' and 'backward' are the student's."
+    """Where the time of a step goes, median of steps: on a CPU torch.profiler's time of named stages, on a GPU that between two events of its queue.
+    'forward' and 'backward' are the student's."""
     import simseg.loop as loop
+    mark = Events() if device != 'cpu' else None
     named = dict(augment='pasting', step_losses='low-level losses', correct='correction', sim_losses='pseudo and paste loss',
                  note='bank, pixels', settle='prototypes')
     kept = {k: getattr(loop, k) for k in named}
+    def stage(name): return mark(name) if mark else record_function(f'stage {name}')
     def wrap(fn, name):
         def inner(*a, **k):
-            with record_function(f'stage {name}'): return fn(*a, **k)
+            with stage(name): return fn(*a, **k)
         return inner
     model, teacher, optimizer, fabric = step.state.model, step.state.teacher, step.optimizer, step.fabric
     calls = [(model.backbone, 'forward', 'backbone and pyramid'), (model.detector, 'forward', 'detector head'),
@@ -173,9 +178,13 @@ def stages(step, repeats=3, warm=1, device='cpu') -> pd.DataFrame:
         for _ in range(warm): step()
         rows = []
         for _ in range(repeats):
-            with torch.profiler.profile() as profile, record_function('stage whole step'): step()
-            key = 'device_time_total' if device == 'cuda' else 'cpu_time_total'
-            rows.append({e.key[6:]: getattr(e, key) / 1e6 for e in profile.key_averages() if e.key.startswith('stage ')})
+            if mark:
+                mark.clear()
+                with stage('whole step'): step()
+                rows.append(mark.seconds())
+            else:
+                with torch.profiler.profile() as profile, stage('whole step'): step()
+                rows.append({e.key[6:]: e.cpu_time_total / 1e6 for e in profile.key_averages() if e.key.startswith('stage ')})
     finally:
         for k, fn in kept.items(): setattr(loop, k, fn)
         for o, name, fn in old:
@@ -184,6 +193,86 @@ def stages(step, repeats=3, warm=1, device='cpu') -> pd.DataFrame:
     table = pd.DataFrame(rows).median().rename('seconds').rename_axis('stage').reset_index()
     table['share'] = table.seconds / table.seconds[table.stage == 'whole step'].item()
     return table.sort_values('seconds', ascending=False)
+
+
+def kernels(step, most=25) -> pd.DataFrame:
+    "What a GPU did in one step, by torch.profiler: kernels, by the time they took; the last row is all of them."
+    step()
+    with torch.profiler.profile() as profile:
+        step()
+        ready('cuda')
+    found = [(e.key, e.count, e.self_device_time_total / 1e6) for e in profile.key_averages()
+             if str(e.device_type).endswith('CUDA') and e.self_device_time_total]
+    table = pd.DataFrame(found, columns=['kernel', 'calls', 'seconds']).sort_values('seconds', ascending=False)
+    table = pd.concat([table.head(most), pd.DataFrame([dict(kernel='all', calls=table.calls.sum(), seconds=table.seconds.sum())])])
+    table['share'] = table.seconds / table.seconds.iloc[-1]
+    return table.assign(kernel=table.kernel.str.slice(0, 110))
+
+
+def targets(size, images, repeats, device, objects=7) -> pd.DataFrame:
+    "A step of each method of `coco_r50_1x` on the same images, `objects` in each (COCO has 7.3), in turn: what they take, and their ratios."
+    def step(**given):
+        c = config('coco_r50_1x', weights='none', batch_size=images, workers=0, **given)
+        return Step(c, with_masks(batch, size) if c.method == 'supervised' else batch, 80, device)
+    batch = scenes(size, objects * images, images)
+    ways = {m: step(method=m) for m in ('supervised', 'boxinst', 'sim')}
+    for way in ways.values(): way() # allocations, and what is tuned at first
+    seconds = side_by_side(ways, repeats, device=device)
+    rows = [dict(way=k, images=images, pixels=f'{size[0]}x{size[1]}', objects=objects * images, precision=ways[k].c.precision, seconds=np.median(s),
+                 images_a_second=images / np.median(s), times_boxinst=ratio(s, seconds['boxinst']), times_supervised=ratio(s, seconds['supervised']))
+            for k, s in seconds.items()]
+    return pd.DataFrame(rows)
+
+
+def variants(size, images, repeats, device, objects=7, names=('float32', 'cudnn.benchmark', 'rows of pixels', 'compiled backbone')) -> pd.DataFrame:
+    "SIM's step as it is and with one thing changed, in turn: what each is worth."
+    batch = scenes(size, objects * images, images)
+    def step(**given): return Step(config('coco_r50_1x', weights='none', batch_size=images, workers=0, **given), batch, 80, device)
+    plain = step()
+    ways = {'as it is': plain}
+    if 'float32' in names: ways['float32'] = step(precision='32')
+    if 'cudnn.benchmark' in names:
+        @contextlib.contextmanager
+        def tuned():
+            torch.backends.cudnn.benchmark = True
+            try: yield
+            finally: torch.backends.cudnn.benchmark = False
+        other = step()
+        def run():
+            with tuned(): other()
+        ways['cudnn.benchmark'] = run
+    if 'rows of pixels' in names:
+        rows = step()
+        for net in (rows.state.model, rows.state.teacher.module): net.to(memory_format=torch.contiguous_format)
+        ways['rows of pixels'] = rows # NCHW
+    if 'compiled backbone' in names:
+        compiled = step()
+        for net in (compiled.state.model, compiled.state.teacher.module): net.backbone.compile()
+        ways['compiled backbone'] = compiled
+    for _ in range(2):
+        for way in ways.values(): way()
+    seconds = side_by_side(ways, repeats, device=device)
+    return pd.DataFrame([dict(way=k, images=images, pixels=f'{size[0]}x{size[1]}', seconds=np.median(s), times_as_it_is=ratio(s, seconds['as it is']))
+                         for k, s in seconds.items()])
+
+
+def whole_memory(size, device, images=2, objects=40, methods=('supervised', 'boxinst', 'sim')) -> pd.DataFrame:
+    "A GPU's peak of memory in a few steps, all that torch holds included: weights, optimiser, images."
+    rows = []
+    for method in methods:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        batch = scenes(size, objects * images, images)
+        step = Step(config('coco_r50_1x', weights='none', batch_size=images, workers=0, method=method),
+                    with_masks(batch, size) if method == 'supervised' else batch, 80, device)
+        for _ in range(3): step()
+        ready(device)
+        rows.append(dict(method=method, images=images, objects=objects * images, pixels=f'{size[0]}x{size[1]}',
+                         allocated_gib=(torch.cuda.max_memory_allocated() - before) / 2**30, reserved_gib=torch.cuda.max_memory_reserved() / 2**30))
+        del step, batch
+    return pd.DataFrame(rows)
 
 
 def evaluation(counts, size=(240, 320), images=20, repeats=3) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Seconds are a machine's; a ratio of two ways that ran one after the other hardly is, even where something else runs beside them.
 """
-import gc, math, statistics, time
+import contextlib, gc, math, statistics, time
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -35,6 +35,28 @@ def side_by_side(ways: dict, # name -> function without arguments
 def ratio(a: list, b: list) -> float:
     "Median of a over b, round by round: what else the machine did at that moment hits both."
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+class Events:
+    "Stages of a GPU's queue: `with events(name): ...`; a stage that comes twice is summed, and one inside another counts in both."
+    def __init__(self): self.pairs = []
+
+    def clear(self): self.pairs = []
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        pair[0].record()
+        try: yield
+        finally:
+            pair[1].record()
+            self.pairs.append((name, *pair))
+
+    def seconds(self) -> dict:
+        torch.cuda.synchronize()
+        out = {}
+        for name, a, b in self.pairs: out[name] = out.get(name, 0) + a.elapsed_time(b) / 1000
+        return out
 
 
 class Held(TorchDispatchMode):

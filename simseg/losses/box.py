@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import Batch, Output, joint_mean
+from ..core import Batch, Output, joint_mean, on_device
 
 # %% ../../nbs/10_losses.box.ipynb #0005
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -21,7 +21,7 @@ def rgb_to_lab(rgb:Tensor # [...,3,H,W] in [0,1]
               ) -> Tensor: # [...,3,H,W], L in [0,100]
     "sRGB to CIELAB under D65 (CIE 15:2004; the constants of scikit-image's rgb2lab)."
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=0)**2.4, rgb / 12.92)
-    xyz = torch.einsum('ij,...jhw->...ihw', rgb.new_tensor(_XYZ) / rgb.new_tensor(_WHITE)[:, None], linear)
+    xyz = torch.einsum('ij,...jhw->...ihw', on_device(_XYZ, rgb.device, rgb.dtype) / on_device(_WHITE, rgb.device, rgb.dtype)[:, None], linear)
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp(min=1e-8)**(1/3), 7.787 * xyz + 16/116).unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
 

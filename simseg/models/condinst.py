@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import Config
-from ..core import Batch, Output, Positives
+from ..core import Batch, Output, Positives, on_device
 from .backbone import Backbone
 from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, fcos_losses, normalisers
 from ..weight_files import read_tensors
@@ -69,8 +69,8 @@ class Controller(nn.Conv2d):
             widths.append(w)
             first, padded = first + h * w, padded + (h + 2) * (w + 2)
         flat = torch.cat(rows, 2).transpose(1, 2) # [B,R',C]
-        first, padded = torch.tensor(start, device=location.device).T[:, level]
-        w = torch.tensor(widths, device=location.device)[level]
+        first, padded = on_device(start, location.device).T[:, level]
+        w = on_device(widths, location.device)[level]
         cell = location - first
         corner = padded + cell // w * (w + 2) + cell % w
         step = torch.arange(3, device=location.device)
@@ -162,7 +162,7 @@ class CondInst(nn.Module):
         raw, features = self.detector(maps), self.mask_branch(maps)
         found = detect(raw, batch.sizes, score_threshold, nms_threshold, limit)
         count = [len(d.boxes) for d in found]
-        image = torch.arange(len(found), device=batch.device).repeat_interleave(torch.tensor(count, device=batch.device))
+        image = torch.arange(len(found), device=batch.device).repeat_interleave(on_device(count, batch.device))
         logits = self.masks(raw, features, image, torch.cat([d.location for d in found]), torch.cat([d.level for d in found]))
         return list(zip(found, logits.split(count)))
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
-from ..core import Batch, Positives, world_mean
+from ..core import Batch, Positives, on_device, world_mean
 
 # %% ../../nbs/06_models.fcos.ipynb #0005
 def locations(shapes:list, # [(h, w)] of each level
@@ -59,8 +59,8 @@ def assign(points:Tensor, # [R,2]
            targets:list # B Instances
           ) -> Tensor: # [B,R] int64: row in `Batch.flat()` or -1
     "The object that each location of each image stands for."
-    s = torch.tensor(strides, device=points.device)[level]
-    interest = _ranges(len(strides)).to(points.device)[level]
+    s = on_device(strides, points.device)[level]
+    interest = _ranges(len(strides)).to(points.device, non_blocking=True)[level]
     rows, start = [], 0
     for t in targets:
         row = assign_image(points, 1.5 * s, interest, t.boxes.to(points.device))
@@ -82,7 +82,7 @@ class Raw:
 
     def boxes(self, image, location): # [K,4] boxes in pixels at K places
         d = self.sides[image, location].float() * self.stride[location, None]
-        return self.points[location].repeat(1, 2) + d * d.new_tensor([-1, -1, 1, 1])
+        return self.points[location].repeat(1, 2) + d * on_device([-1., -1., 1., 1.], d.device)
 
 def _tower(channels, depth):
     layers = []
@@ -113,7 +113,7 @@ class FCOSHead(nn.Module):
             sides.append(row((self.box_out(towers[-1]) * scale).relu()))
             centre.append(row(self.centre_out(towers[-1]))[..., 0])
         points, level = locations([m.shape[-2:] for m in maps], self.strides, maps[0].device)
-        stride = torch.tensor(self.strides, device=points.device)[level]
+        stride = on_device(self.strides, points.device)[level]
         return Raw(torch.cat(classes, 1), torch.cat(sides, 1), torch.cat(centre, 1), towers, points, level, stride)
 
 # %% ../../nbs/06_models.fcos.ipynb #0016
@@ -139,8 +139,8 @@ def fcos_losses(raw:Raw, # the head's output
     onehot[image, location, labels[obj]] = 1
     wanted = side_targets(raw.points[location], boxes[obj]) / raw.stride[location, None]
     central = centreness(wanted)
-    count, centres = (world_mean(torch.tensor(float(len(obj)), device=target.device)), world_mean(central.sum())) if over is None else over
-    sides, flip = raw.sides[image, location].float(), raw.sides.new_tensor([-1, -1, 1, 1]).float()
+    count, centres = (world_mean(on_device(float(len(obj)), target.device)), world_mean(central.sum())) if over is None else over
+    sides, flip = raw.sides[image, location].float(), on_device([-1., -1., 1., 1.], raw.sides.device)
     giou = generalized_box_iou_loss(sides * flip, wanted * flip)
     losses = {
         'class': sigmoid_focal_loss(raw.classes.float(), onehot.float(), alpha=0.25, gamma=2, reduction='sum') / count.clamp(min=1),
@@ -155,7 +155,7 @@ def normalisers(batch:Batch, strides:tuple) -> Tensor: # [2] number of positive 
     target = assign(points, level, strides, batch.targets)
     location = (target >= 0).nonzero(as_tuple=True)
     central = centreness(side_targets(points[location[1]], batch.flat()[0][target[location]]))
-    return torch.stack([central.new_tensor(float(len(central))), central.sum()])
+    return torch.stack([on_device(float(len(central)), central.device), central.sum()])
 
 # %% ../../nbs/06_models.fcos.ipynb #0024
 def best_positives(pos:Positives,
@@ -220,7 +220,7 @@ def detect(raw:Raw,
         order = order[rank.gather(0, raw.level[where[order]][None])[0] <= per_level]
         where, label, score = where[order], label[order], score[order]
         boxes = raw.boxes(torch.full_like(where, b), where)
-        boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([w, h, w, h]))
+        boxes = torch.minimum(boxes.clamp(min=0), on_device([w, h, w, h], boxes.device, boxes.dtype))
         keep = batched_nms(boxes, score.sqrt(), label, nms_threshold)[:limit]
         out.append(Detections(boxes[keep], label[keep], score[keep].sqrt(), where[keep], raw.level[where[keep]]))
     return out

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import MLP, box_convert
 
 from ..config import Config
-from ..core import Batch, Output, Positives
+from ..core import Batch, Output, Positives, on_device
 from .backbone import SWINS, Swin, Trunk
 from .fcos import Detections, best_positives, paired_iou
 from .queries import (MATCH_PROJECTION, Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches,
@@ -60,7 +60,7 @@ class Mask2Former(nn.Module):
             for n, i in enumerate(rows): hidden[i], pixels[i] = states[:, :, n], seen.mask_features[n]
         hidden = torch.stack(hidden, 1)
         with torch.autocast(batch.device.type, enabled=False): boxes = self.box(hidden.float()).sigmoid() # bf16 would round a box by pixels
-        sides = boxes.new_tensor([[4 * x.shape[2], 4 * x.shape[1]] * 2 for x in pixels])
+        sides = on_device([[4. * x.shape[2], 4. * x.shape[1]] * 2 for x in pixels], boxes.device)
         return Said(hidden, self.classify(hidden), boxes, pixels, sides)
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ class Mask2Former(nn.Module):
 
     def normalisers(self, batch:Batch) -> Tensor: # [1] number of objects
         "What the box losses are divided by, of a batch; sums over parts. The other losses are means of their own part."
-        return torch.tensor([float(sum(map(len, batch.targets)))], device=batch.device)
+        return on_device([float(sum(map(len, batch.targets)))], batch.device)
 
     def forward(self, batch:Batch,
                 positives:Positives|None=None, # given: answer at these (a teacher); None: choose, and return the detector's losses
@@ -120,7 +120,7 @@ class Mask2Former(nn.Module):
         score = score * (logits.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
         order = score.argsort(descending=True, stable=True)
         order = order[score[order] > score_threshold]
-        boxes = torch.minimum(said.corners(pos).clamp(min=0), score.new_tensor([w, h, w, h]))
+        boxes = torch.minimum(said.corners(pos).clamp(min=0), on_device([w, h, w, h], score.device, score.dtype))
         return Detections(boxes[order], label[order], score[order], query[order], pos.level[order]), logits[order]
 
 # %% ../../nbs/08_models.mask2former.ipynb #0007

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
 from ..config import Config
-from ..core import Batch, Positives, world_mean
+from ..core import Batch, Positives, on_device, world_mean
 
 # %% ../../nbs/07b_models.queries.ipynb #0005
 def needed(): # transformers' module of Mask2Former, and scipy's assignment
@@ -121,7 +121,7 @@ def matches(costs:list # of each image [K,Q,n]
         for k, one in enumerate(cost.float().nan_to_num(1e6, 1e6, -1e6).cpu().numpy()):
             rows += [(b, start + n, q, k) for q, n in zip(*solve(one))]
         start += cost.shape[-1]
-    table = torch.tensor(rows, dtype=torch.long).view(-1, 4).to(costs[0].device, non_blocking=True)
+    table = on_device(rows, costs[0].device, torch.long).view(-1, 4)
     return Positives(*table.T)
 
 # %% ../../nbs/07b_models.queries.ipynb #0015
@@ -129,7 +129,7 @@ def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of thei
                over:Tensor|None=None # [1] what the sums are divided by
               ) -> dict: # {'l1', 'giou'}
     "Losses of the matched boxes, summed over outputs, over `over`; without it over the mean number of objects of a process."
-    count = (world_mean(boxes.new_tensor([float(len(boxes))])) if over is None else over)[0].clamp(min=1)
+    count = (world_mean(on_device([float(len(boxes))], boxes.device)) if over is None else over)[0].clamp(min=1)
     found, wanted = said.boxes[pos.level, pos.image, pos.location], boxes[pos.object]
     l1 = (found - box_convert(wanted, 'xyxy', 'cxcywh')).abs().sum()
     return dict(l1=l1 / count, giou=generalized_box_iou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted, reduction='sum') / count)
@@ -139,7 +139,7 @@ def class_loss(said:Said, pos:Positives, labels:Tensor) -> dict: # {'class'}
     none = said.classes.shape[-1] - 1
     goal = torch.full(said.classes.shape[:-1], none, device=labels.device)
     goal[pos.level, pos.image, pos.location] = labels[pos.object]
-    weight = torch.ones(none + 1, device=labels.device).index_fill(0, goal.new_tensor([none]), NO_OBJECT)
+    weight = torch.ones(none + 1, device=labels.device).index_fill(0, on_device([none], goal.device), NO_OBJECT)
     each = F.cross_entropy(said.classes.float().flatten(0, 2), goal.flatten(), weight, reduction='none').view(len(goal), -1)
     return {'class': (each.sum(1) / world_mean(weight[goal].flatten(1).sum(1))).sum()}
 
