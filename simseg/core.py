@@ -14,14 +14,18 @@ from torch import Tensor
 warnings.filterwarnings('ignore', message='IProgress not found') # tqdm in plain text is what we want
 
 # %% auto #0
-__all__ = ['on_device', 'Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng', 'world_mean',
-           'joint_mean']
+__all__ = ['moved', 'on_device', 'Instances', 'Batch', 'Positives', 'Output', 'Pseudo', 'entropy', 'numpy_rng', 'torch_rng',
+           'world_mean', 'joint_mean']
 
 # %% ../nbs/00_core.ipynb #0029
+def moved(t:Tensor, device) -> Tensor:
+    "`t` on a device. To a GPU without waiting; to the host with, for what has not arrived would be read."
+    return t.to(device, non_blocking=torch.device(device).type != 'cpu')
+
 def on_device(values, # numbers, or nested lists of them
               device, dtype=None) -> Tensor:
     "A small tensor of what the host knows. The host does not wait for the device."
-    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    return moved(torch.tensor(values, dtype=dtype), device)
 
 # %% ../nbs/00_core.ipynb #0005
 @dataclass
@@ -55,7 +59,7 @@ class Instances:
         return self._map(lambda t: t[index])
 
     def to(self, device): # every tensor on `device`
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        return self._map(lambda t: moved(t, device))
 
 # %% ../nbs/00_core.ipynb #0009
 @dataclass
@@ -89,7 +93,7 @@ class Batch:
         boxes = torch.cat([t.boxes for t in self.targets])
         labels = torch.cat([t.labels for t in self.targets])
         image = torch.cat([torch.full((len(t),), i, dtype=torch.long) for i, t in enumerate(self.targets)])
-        return boxes, labels, image.to(boxes.device, non_blocking=True)
+        return boxes, labels, moved(image, boxes.device)
 
     def pasted(self) -> Tensor: # [N] bool
         "Which objects of `flat` copy-paste added."
@@ -97,8 +101,8 @@ class Batch:
         return torch.cat(rows)
 
     def to(self, device):
-        masks = None if self.pasted_masks is None else self.pasted_masks.to(device, non_blocking=True)
-        return Batch(self.images.to(device, non_blocking=True), [t.to(device) for t in self.targets], masks)
+        masks = None if self.pasted_masks is None else moved(self.pasted_masks, device)
+        return Batch(moved(self.images, device), [t.to(device) for t in self.targets], masks)
 
     def pin_memory(self):
         "Called by the data loader: page-locked tensors copy to the GPU without waiting."
@@ -115,7 +119,9 @@ class Positives:
     level: Tensor # [P] int64 pyramid level or decoder output
 
     def __len__(self): return len(self.image)
-    def __getitem__(self, index): return Positives(*(getattr(self, f.name)[index] for f in fields(self)))
+    def __getitem__(self, index): # a mask waits for the device, once
+        if isinstance(index, Tensor) and index.dtype == torch.bool: index = index.nonzero(as_tuple=True)[0]
+        return Positives(*(getattr(self, f.name)[index] for f in fields(self)))
 
 @dataclass
 class Output:

@@ -9,6 +9,7 @@ import contextlib, io
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from .core import Instances
 
 # %% auto #0
-__all__ = ['METRICS', 'mask_iou', 'mask_to_box_ratio', 'to_coco', 'run_coco', 'metrics', 'class_table', 'evaluate', 'box_iou']
+__all__ = ['METRICS', 'mask_iou', 'mask_to_box_ratio', 'run_lengths', 'encode', 'to_coco', 'run_coco', 'metrics', 'class_table',
+           'evaluate', 'box_iou']
 
 # %% ../nbs/18_evaluate.ipynb #0003
 _all_ = ['box_iou'] # torchvision's, for the caller's convenience
@@ -41,6 +43,24 @@ def mask_to_box_ratio(masks:Tensor, # [N,H,W] bool, or probabilities
     return masks.flatten(1).float().sum(1) / area.clamp(min=1e-6) * (area > 0)
 
 # %% ../nbs/18_evaluate.ipynb #0009
+def run_lengths(masks:Tensor # [K,H,W] bool, on any device
+               ) -> list: # K lists: lengths of the runs of 0, 1, 0, ... down the columns, one after the other
+    "COCO's uncompressed run lengths, counted where the masks are."
+    flat = masks.transpose(1, 2).flatten(1)
+    if not flat.numel(): return [[] for _ in masks]
+    ends = F.pad(flat[:, 1:] != flat[:, :-1], (0, 1), value=True) # the last of a mask ends with it
+    mask, end = ends.nonzero().cpu().numpy().T # waits
+    each = np.split(end + 1, np.flatnonzero(np.diff(mask)) + 1)
+    return [[0] * first + np.diff(e, prepend=0).tolist() for first, e in zip(flat[:, 0].tolist(), each, strict=True)]
+
+def encode(masks:Tensor # [K,H,W] bool, on any device
+          ) -> list: # K of dict(size=[H, W], counts=text), COCO's compressed run lengths
+    "Masks as COCO stores them. From a GPU only the run lengths come to the host."
+    size = list(masks.shape[1:])
+    if not masks.is_cuda: codes = rle.encode(np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).numpy()))
+    else: codes = rle.frPyObjects([dict(size=size, counts=runs) for runs in run_lengths(masks)], *size) if len(masks) else []
+    return [dict(size=size, counts=code['counts'].decode('ascii')) for code in codes]
+
 def to_coco(instances:Instances, # predictions in pixels of the image file, with scores
             category_ids # C ids of the data set, by contiguous label
            ) -> list: # a dict an object, ready for `json.dump`
@@ -56,9 +76,7 @@ def to_coco(instances:Instances, # predictions in pixels of the image file, with
     results = [dict(image_id=instances.image_id, category_id=int(category_ids[label]), bbox=box, score=score)
                for label, box, score in zip(labels, boxes, instances.scores.detach().double().cpu().tolist())]
     if instances.masks is not None:
-        masks = instances.masks.detach().to('cpu', torch.uint8).permute(1, 2, 0).numpy()
-        codes = rle.encode(np.asfortranarray(masks))
-        for result, code in zip(results, codes): result['segmentation'] = dict(size=code['size'], counts=code['counts'].decode('ascii'))
+        for result, code in zip(results, encode(instances.masks.detach())): result['segmentation'] = code
     return results
 
 # %% ../nbs/18_evaluate.ipynb #0012

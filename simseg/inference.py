@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import Batch, Instances
+from .core import Batch, Instances, on_device
 from .data.loader import collate, resize_test
 from .models.condinst import aligned_bilinear
 
@@ -40,7 +40,8 @@ def full_masks(logits:Tensor, # [K,h,w] at stride 4
 @torch.no_grad()
 def predict(model, # a network with `predict`
             batch:Batch,
-            score_threshold:float=0.05, nms_threshold:float=0.6, limit:int=100
+            score_threshold:float=0.05, nms_threshold:float=0.6, limit:int=100,
+            host:bool=True # bring them to the host; else they stay on the device
            ) -> list: # B Instances in pixels of the image files, best first
     "What the network finds in a batch. The model is put in eval mode for it and then back."
     training = model.training
@@ -50,9 +51,10 @@ def predict(model, # a network with `predict`
     out = []
     for (d, logits), t in zip(found, batch.targets):
         (h, w), (oh, ow) = t.size, t.orig_size
-        boxes = d.boxes * d.boxes.new_tensor([ow / w, oh / h] * 2)
+        boxes = d.boxes * on_device([ow / w, oh / h] * 2, d.boxes.device)
         masks = full_masks(logits, t.size, t.orig_size)
-        out.append(Instances(t.orig_size, boxes.cpu(), d.labels.cpu(), masks.cpu(), d.scores.cpu(), image_id=t.image_id))
+        found = Instances(t.orig_size, boxes, d.labels, masks, d.scores, image_id=t.image_id)
+        out.append(found.to('cpu') if host else found)
     return out
 
 def predict_image(model,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from .core import Batch, Instances
 from .data.annotations import Faults, load
 from .data.coco import CocoSet, read
 from .data.loader import collate, resize_test
+from .evaluate import encode
 from .inference import full_maps
 from .losses.pseudo import mask_iou, pseudo_masks
 from .predict import arguments, command, left_out, open_model
@@ -26,8 +26,7 @@ from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
 # %% auto #0
-__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'filled', 'label_image', 'coded', 'crowds', 'label_set', 'summary',
-           'main']
+__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'filled', 'label_image', 'crowds', 'label_set', 'summary', 'main']
 
 # %% ../nbs/25_pseudo_label.ipynb #0005
 @dataclass
@@ -100,14 +99,10 @@ def label_image(l:Labeller, image:Tensor, # [3,H,W] uint8
             yield mask, float(p.score[k]) if some[k] else 0., how
 
 # %% ../nbs/25_pseudo_label.ipynb #0011
-def coded(mask:Tensor) -> dict: # [H,W] bool -> COCO's compressed run lengths, as text
-    code = rle.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
-    return dict(size=[int(s) for s in code['size']], counts=code['counts'].decode('ascii'))
-
 def _row(id, image_id, category, box, mask, **more): # a COCO annotation; box x0 y0 x1 y1
     x0, y0, x1, y1 = (round(float(v), 3) for v in box)
     return dict(id=int(id), image_id=image_id, category_id=category, bbox=[x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)], iscrowd=0,
-                area=int(mask.sum()), segmentation=coded(mask)) | more
+                area=int(mask.sum()), segmentation=encode(mask[None])[0]) | more
 
 def crowds(dataset:CocoSet) -> list: # annotations
     "The crowd regions of a set as filled boxes."

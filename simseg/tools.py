@@ -63,7 +63,7 @@ def _eval(args):
     def found():
         device = next(model.parameters()).device
         limits = c.score_threshold, c.nms_threshold, c.detections
-        for b in eval_loader(dataset, c.test_size, c.max_size): yield from predict(model, b.to(device), *limits)
+        for b in eval_loader(dataset, c.test_size, c.max_size): yield from predict(model, b.to(device), *limits, host=False)
     evals = run_coco(found(), ground_truth(dataset), dataset.category_ids, not args.quiet)
     done = metrics(evals)
     print(class_table(evals).to_string(index=False, na_rep='-', float_format='{:.1f}'.format))

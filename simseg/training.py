@@ -71,9 +71,10 @@ def evaluate_model(c:Config, fabric:Fabric, model:nn.Module, dataset:CocoSet, pr
     "AP of a network on a set, in percent (see `simseg.evaluate.metrics`)."
     bare = replace(dataset, segmentations=None) # COCOeval has its own masks
     batches = eval_loader(bare, c.test_size, c.max_size, rank=fabric.global_rank, world=fabric.world_size, workers=c.workers)
+    how = c.score_threshold, c.nms_threshold, c.detections, fabric.world_size > 1 # a single process encodes masks where they are
     def predictions():
         for b in batches:
-            with fabric.autocast(): found = predict(model, b.to(fabric.device), c.score_threshold, c.nms_threshold, c.detections)
+            with fabric.autocast(): found = predict(model, b.to(fabric.device), *how)
             yield from found
     found = predictions()
     if fabric.world_size > 1: found = _gathered(found, math.ceil(len(dataset) / fabric.world_size))

@@ -7,6 +7,7 @@ from conftest import ROOT, clean_env
 from simseg.config import config
 from simseg.core import Batch
 from simseg.data.loader import eval_loader, loader
+from simseg.evaluate import encode
 from simseg.inference import predict
 from simseg.loop import IN_ANY_ORDER, State, make_fabric, train_step
 from simseg.losses.box import box_masks
@@ -26,9 +27,10 @@ def exact(): # float32 without TF32
 
 
 def stepped(device, batch, **given):
-    "A step past the warm-up, from a network whose masks have sure pixels and a bank with something to paste."
+    """A step past the warm-up, from a network whose masks have sure pixels and a bank with something to paste. Norms are frozen: with a batch's own
+    statistics a change of the weights by 1e-6 turns the gradient by 2 percent."""
     c = config('smoke', device=device, precision='32', steps=20, optimizer='sgd', lr=.1, warmup_steps=0, batch_size=len(batch), tau_low=.5,
-               tau_high=.5, **given)
+               tau_high=.5, clip_norm=0., weights='package', **given)
     fabric, state = make_fabric(c), State(c, 9, device)
     state.step = 10
     for net in (state.model, state.teacher and state.teacher.module):
@@ -49,7 +51,7 @@ def test_a_step_is_the_hosts(method, head, exact):
     batch = next(iter(loader(data_sets(c).train, (96,), 128, 0., 4, 1, 0)))
     (a, ours, grad, health, seen), (b, theirs, wanted, _, host) = (stepped(d, batch, head=head, method=method) for d in ('cuda', 'cpu'))
     assert ours == {k: pytest.approx(v, rel=2e-3, abs=2e-4) for k, v in theirs.items()}
-    assert len(grad) == len(wanted) and (grad - wanted).norm() < 2e-2 * wanted.norm(), ((grad - wanted).norm() / wanted.norm()).item()
+    assert len(grad) == len(wanted) and (grad - wanted).norm() < 5e-2 * wanted.norm(), ((grad - wanted).norm() / wanted.norm()).item()
     assert torch.equal(seen.images.cpu(), host.images)
     if method == 'sim':
         assert seen.pasted().any() and torch.equal(seen.pasted_masks.cpu(), host.pasted_masks)
@@ -93,10 +95,13 @@ def test_predictions_are_the_hosts(exact):
     assert len(here) == len(there) > 0
     assert torch.allclose(here.scores, there.scores.cpu(), atol=1e-4) and torch.allclose(here.boxes, there.boxes.cpu(), atol=.05)
     assert (here.masks == there.masks.cpu()).float().mean() > .999
+    left, = predict(net, batch.to('cuda'), 0., .6, 20, host=False)
+    assert left.masks.is_cuda and encode(left.masks) == encode(there.masks), 'run lengths counted on the GPU'
 
 
 def waits(method, images, objects):
-    c = config('smoke', method=method, batch_size=images, device='cuda', precision='bf16', clip_norm=5., max_positives=1000, tau_low=.5, tau_high=.5)
+    c = config('smoke', method=method, batch_size=images, device='cuda', precision='bf16', max_positives=1000, tau_low=.5, tau_high=.5,
+               lr=1e-9) # the first step must not change the masks
     fabric, state = make_fabric(c), State(c, 9, 'cuda')
     state.step = 3
     if method == 'sim':
@@ -122,4 +127,4 @@ def test_waits(method):
     few, many = waits(method, 1, 3), waits(method, 4, 24)
     print(method, len(few), few)
     assert len(few) == len(many), (few, many)
-    assert 0 < len(few) <= (16 if method == 'boxinst' else 26), few
+    assert 0 < len(few) <= (5 if method == 'boxinst' else 20), few

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..core import Batch, Output, Positives, on_device
 from .backbone import Backbone
-from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, fcos_losses, normalisers
+from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, drawn_objects, fcos_losses, normalisers
 from ..weight_files import read_tensors
 
 # %% ../../nbs/07_models.condinst.ipynb #0005
@@ -140,7 +140,8 @@ class CondInst(nn.Module):
         losses = {}
         if positives is None:
             losses, positives = fcos_losses(raw, assign(raw.points, raw.level, self.detector.strides, batch.targets), boxes, labels, over)
-            positives = best_positives(positives, class_quality(raw, positives, labels), self.max_positives, len(batch))
+            turn = drawn_objects(positives, batch, self.max_positives) if self.training else None
+            positives = best_positives(positives, class_quality(raw, positives, labels), self.max_positives, len(batch), turn)
         logits = self.masks(raw, features, positives.image, positives.location, positives.level)
         features = aligned_bilinear(features, 2)
         return Output(features, logits, positives, box_quality(raw, positives, boxes), losses, self.semantic and self.semantic(features))

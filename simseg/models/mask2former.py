@@ -16,7 +16,7 @@ from torchvision.ops import MLP, box_convert
 from ..config import Config
 from ..core import Batch, Output, Positives, on_device
 from .backbone import SWINS, Swin, Trunk
-from .fcos import Detections, best_positives, paired_iou
+from .fcos import Detections, best_positives, drawn_objects, paired_iou
 from .queries import (MATCH_PROJECTION, Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches,
                                    needed, projection_costs, settings)
 
@@ -94,7 +94,8 @@ class Mask2Former(nn.Module):
         said, losses = self.look(batch), {}
         if positives is None:
             positives, losses = self.supervise(said, batch, over)
-            positives = best_positives(positives, positives.level, self.max_positives, len(batch))
+            turn = drawn_objects(positives, batch, self.max_positives) if self.training else None
+            positives = best_positives(positives, positives.level, self.max_positives, len(batch), turn)
         shape = [n // 4 for n in batch.images.shape[-2:]]
         features = torch.stack([grown(x, shape) for x in said.pixels])
         if self.project is not None: features = torch.einsum('dc,bchw->bdhw', self.project, features)

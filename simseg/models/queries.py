@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
+from torchvision.ops import box_convert, generalized_box_iou
 
 from ..config import Config
 from ..core import Batch, Positives, on_device, world_mean
+from .fcos import giou_loss
 
 # %% ../../nbs/07b_models.queries.ipynb #0005
 def needed(): # transformers' module of Mask2Former, and scipy's assignment
@@ -42,7 +43,7 @@ def settings(c:Config, classes:int):
 def decoders(how, # from `settings`
              widths:list # channels of the maps at strides 4, 8, 16, 32
             ) -> tuple: # pixel decoder, transformer decoder
-    "Both decoders with the initial weights that transformers gives them, but for the two factors of a mask: those of the published code."
+    "Both decoders with the initial weights that transformers gives them, but for the two factors of a mask and the embeddings: as published."
     lib, _ = needed()
     class Both(lib.Mask2FormerPreTrainedModel):
         def __init__(self):
@@ -54,6 +55,8 @@ def decoders(how, # from `settings`
     nn.init.kaiming_uniform_(both.pixels.mask_projection.weight, a=1)
     for m in both.queries.decoder.mask_predictor.modules():
         if isinstance(m, nn.Linear): m.reset_parameters()
+    for m in both.modules():
+        if isinstance(m, nn.Embedding): nn.init.normal_(m.weight)
     return both.pixels, both.queries
 
 # %% ../../nbs/07b_models.queries.ipynb #0008
@@ -132,7 +135,7 @@ def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of thei
     count = (world_mean(on_device([float(len(boxes))], boxes.device)) if over is None else over)[0].clamp(min=1)
     found, wanted = said.boxes[pos.level, pos.image, pos.location], boxes[pos.object]
     l1 = (found - box_convert(wanted, 'xyxy', 'cxcywh')).abs().sum()
-    return dict(l1=l1 / count, giou=generalized_box_iou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted, reduction='sum') / count)
+    return dict(l1=l1 / count, giou=giou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted).sum() / count)
 
 def class_loss(said:Said, pos:Positives, labels:Tensor) -> dict: # {'class'}
     "Cross-entropy of all queries, at each output a weighted mean over all processes' queries, summed over outputs."
