@@ -224,7 +224,7 @@ def targets(size, images, repeats, device, objects=7) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def variants(size, images, repeats, device, objects=7, names=('float32', 'cudnn.benchmark', 'rows of pixels', 'compiled backbone')) -> pd.DataFrame:
+def variants(size, images, repeats, device, objects=7, names=('float32', 'cudnn.benchmark', 'rows of pixels')) -> pd.DataFrame:
     "SIM's step as it is and with one thing changed, in turn: what each is worth."
     batch = scenes(size, objects * images, images)
     def step(**given): return Step(config('coco_r50_1x', weights='none', batch_size=images, workers=0, **given), batch, 80, device)
