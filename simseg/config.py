@@ -117,11 +117,12 @@ class Config:
     device: str = F('auto', 'auto | cpu | cuda')
     devices: int = F(1, 'processes, one a GPU')
     deterministic: bool = F(False, 'on a GPU: the same bits again, as far as torch has such kernels; the others warn by name')
+    compile: bool = F(False, 'torch.compile of the backbones: faster steps on a GPU, after a minute or two; images of one size')
     workers: int = F(0, 'loader processes')
     log_every: int = F(20, 'steps')
     save_every: int = F(500, 'steps between checkpoints')
 
-BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'deterministic', 'workers', 'log_every', 'save_every')
+BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'deterministic', 'compile', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst', 'mask2former'), optimizer=('sgd', 'adamw'),
                schedule=('step', 'poly'), precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
                rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),

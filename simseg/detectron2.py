@@ -88,7 +88,7 @@ class SIM(nn.Module):
         with torch.autocast(kind, enabled=False):
             seen = pasted(self.c, self.state, batch, comm.get_rank())
             now = look(self.c, self.state, student, seen, low)
-        if torch.is_grad_enabled(): self.now = now, seen, batch # without a gradient (precise batch norm) it is no step
+        if torch.is_grad_enabled(): self.now = now, batch # without a gradient (precise batch norm) it is no step
         return {f'loss_{k}': v for k, v in weighted(self.c, now.losses).items()}
 
 @META_ARCH_REGISTRY.register()

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'all_banks', 'own_bank', 'checkpoint', 'restore',
            'step_losses', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'parts', 'correcting', 'pasted',
-           'Look', 'look', 'noted', 'share_statistics', 'after_step', 'train_part', 'train_step', 'fit']
+           'Look', 'narrowed', 'look', 'noted', 'share_statistics', 'after_step', 'train_part', 'train_step', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import contextlib, functools, os, time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ class State:
         self.model = HEADS[c.head](c, classes).to(device, memory_format=torch.channels_last) # a fifth faster on CPUs too
         self.memory = Memory(c, classes, device) if c.method in SELF_CORRECTING else None
         self.teacher = Teacher(self.model, scaled_momentum(c.ema_momentum, c.steps)) if self.memory or c.evaluate == 'teacher' else None
+        if c.compile: [net.backbone.compile() for net in (self.model, self.teacher and self.teacher.module) if net]
         self.evaluated = self.teacher.module if c.evaluate == 'teacher' else self.model
         self.optimizer = make_optimizer(c, self.model)
         self.step, self.classes = 0, classes
@@ -160,6 +161,16 @@ class Look:
     out: Output # the student's
     seen: Output|None = None # the teacher's, where the step corrects itself
     view: View|None = None
+    batch: Batch|None = None # what the teacher saw, see `narrowed`
+
+def narrowed(out:Output, batch:Batch) -> tuple: # Output, Batch
+    """The same with those objects alone that have positives. What a correction remembers has a row an object: an image with hundreds of them would
+    have hundreds of rows that nothing looks at."""
+    keep = torch.zeros(len(batch.flat()[0]), dtype=torch.bool, device=batch.device).index_fill(0, out.positives.object, True)
+    masks = None if batch.pasted_masks is None else batch.pasted_masks[keep[batch.pasted()]]
+    targets = [t[k.nonzero()[:, 0]] for t, k in zip(batch.targets, keep.split([len(t) for t in batch.targets]))]
+    positives = replace(out.positives, object=(keep.cumsum(0) - 1)[out.positives.object])
+    return replace(out, positives=positives), Batch(batch.images, targets, masks)
 
 def look(c:Config, state:State, student, # the network, or what wraps it
          batch:Batch, # of `pasted`
@@ -169,13 +180,15 @@ def look(c:Config, state:State, student, # the network, or what wraps it
     out = student(batch)
     losses = step_losses(c, out, batch, state.step)
     if not correcting(c, state): return Look(losses, out)
-    with autocast(): seen = state.teacher(batch, out.positives)
+    mine = out
+    if max(map(len, batch.targets)) > c.max_positives: mine, batch = narrowed(out, batch)
+    with autocast(): seen = state.teacher(batch, mine.positives)
     view = correct(c, seen, batch, state.memory.prototypes)
-    return Look(losses | sim_losses(out, view, batch), out, seen, view)
+    return Look(losses | sim_losses(mine, view, batch), out, seen, view, batch)
 
-def noted(c:Config, state:State, now:Look, batch:Batch, clean:Batch): # `note` of a look, or None
+def noted(c:Config, state:State, now:Look, clean:Batch): # `note` of a look, or None
     "The images of `clean` go into the bank, the rest to `after_step`."
-    return note(c, now.seen, now.view, batch, clean, state.memory, state.classes) if now.view else None
+    return note(c, now.seen, now.view, now.batch, clean, state.memory, state.classes) if now.view else None
 
 @torch.no_grad()
 def share_statistics(model:nn.Module):
@@ -203,7 +216,7 @@ def train_part(c:Config, fabric:Fabric, state:State, wrapped, batch:Batch, clean
     torch.manual_seed(entropy(c.seed, 'step', state.step, fabric.global_rank * c.accumulate + part) >> 1)
     with fabric.no_backward_sync(wrapped, enabled=part < c.accumulate - 1): # processes exchange gradients once a step
         now = look(c, state, lambda batch: wrapped(batch, None, over), batch, fabric.autocast)
-        said = noted(c, state, now, batch, clean)
+        said = noted(c, state, now, clean)
         fabric.backward(total_loss(c, now.losses) / c.accumulate)
     return {k: v.detach() for k, v in now.losses.items()}, said, now.out
 
