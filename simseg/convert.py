@@ -83,7 +83,7 @@ def _convert(args):
     return 0
 
 def main(args:list|None=None) -> int: # exit code
-    "simseg-convert"
+    "The command simseg-convert: 0 done, 2 not done (one line on stderr says why)."
     p = argparse.ArgumentParser('simseg-convert', epilog='Exit code: 0 done; 2 not done.', description='A CondInst or BoxInst checkpoint of '
                                 'AdelaiDet, or a ResNet of Detectron2 (R-50.pkl), as .safetensors; says what became of each tensor. Nothing in the '
                                 'file is run.')

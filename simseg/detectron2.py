@@ -105,15 +105,19 @@ class Settle(HookBase):
     def __init__(self): self.saved = {}
 
     def after_step(self):
+        "Settle the step; keep the banks where a checkpoint follows."
         trainer, sim, done = self.trainer, _bare(self.trainer.model), self.trainer.iter + 1
         health = sim.settle()
         if done % 20 == 0: trainer.storage.put_scalars(**{f'sim/{k}': v.item() for k, v in health.items() if v.dim() == 0})
         if sim.state.memory and (done % trainer.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or done == trainer.max_iter):
             self.saved = dict(banks=all_banks(sim.state, comm.get_rank(), comm.get_world_size()))
 
-    def state_dict(self): return self.saved
+    def state_dict(self):
+        "The banks of all processes, for Detectron2's checkpointer."
+        return self.saved
 
     def load_state_dict(self, saved):
+        "Give this process its bank."
         memory = _bare(self.trainer.model).state.memory
         if memory: memory.bank.load_state_dict(own_bank(saved['banks'], comm.get_rank(), comm.get_world_size()))
 
@@ -124,10 +128,13 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED: self._trainer.precision = torch.bfloat16
 
-    def build_hooks(self): return [Settle(), *super().build_hooks()]
+    def build_hooks(self):
+        "`Settle` before Detectron2's own, so that evaluation and checkpoints see the step as done."
+        return [Settle(), *super().build_hooks()]
 
     @classmethod
     def build_optimizer(cls, cfg, model):
+        "The optimiser of the model's `State`, with its clipping."
         optimizer = model.state.optimizer
         for group in optimizer.param_groups: group['lr'] = group['base']
         def clip(*_): nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g['params']], model.c.clip_norm)
@@ -136,20 +143,24 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
+        "Our schedule, `lr_factor`."
         return torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(lr_factor, to_config(cfg)))
 
     @classmethod
     def build_train_loader(cls, cfg):
+        "Detectron2's loader, with our crops where the configuration has them."
         c = to_config(cfg)
         window = [T.RandomFlip(c.flip), T.ResizeScale(*c.jitter, c.crop, c.crop), T.FixedSizeCrop((c.crop, c.crop), pad=False)]
         return build_detection_train_loader(cfg, mapper=DatasetMapper(cfg, True, **(dict(augmentations=window) if c.crop else {})))
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
+        "COCO's evaluator; boxes alone where the set has no masks."
         tasks = None if MetadataCatalog.get(dataset_name).get('has_masks', True) else ('bbox',)
         return COCOEvaluator(dataset_name, tasks, output_dir=str(Path(cfg.OUTPUT_DIR)/'inference'))
 
     def train(self):
+        "Train, then write OUTPUT_DIR/model.pt."
         results, sim, meta = super().train(), _bare(self.model), MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
         if comm.is_main_process():
             names = meta.get('thing_classes') or [str(n) for n in range(sim.state.classes)]

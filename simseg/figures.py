@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from .config import Config, config
 from .core import Instances, numpy_rng
@@ -24,7 +23,7 @@ from .recipe import Data, data_sets
 from .report import changes
 from .files import load_checkpoint, read_json
 from .runs import load_runs
-from .show import Picture, colour, mask_layer, show_objects, truth_colours
+from .show import Picture, colour, distinct, mask_layer, show_objects, truth_colours
 from .sim import Memory
 from .training import load_model, runs_root, train
 
@@ -253,8 +252,7 @@ def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in t
     pictures = [run.data.val[int(i)][0] for i in chosen]
     figure, axes = sheet(-(-len(chosen) // columns), columns, usual([p.shape[1:] for p in pictures]), title=0)
     for ax, image in zip(axes.flat, pictures):
-        found = finds(run, image, score)
-        found = found[nms(found.boxes, found.scores, .5)] # whatever the class
+        found = distinct(finds(run, image, score))
         show_objects(ax, image, found, labels=False)
         for k, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist())):
             _name(ax, f'{run.data.train.classes[label]} {found.scores[k]:.2f}'.replace(' 0.', ' .'), box, image.shape[2], image.shape[1], colour(k))

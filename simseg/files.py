@@ -22,7 +22,8 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def write_file(path, write): # write(file) gets the open file
-    "Write a file whole or not at all: into a temporary file beside `path`, forced to the disk, then one rename."
+    """Write a file whole or not at all: into a temporary file beside `path`, forced to the disk, then one rename. OSError where the disk refuses; the
+    old file stays."""
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
@@ -37,7 +38,7 @@ def write_json(path, value):
     write_file(path, lambda f: f.write(text.encode()))
 
 def read_json(path):
-    "Read a JSON file. Raises ValueError that names the file where it is no JSON."
+    "Read a JSON file. FileNotFoundError where there is none, ValueError that names the file where it is no JSON."
     try: return json.loads(Path(path).read_text())
     except ValueError as e: raise ValueError(f"{path} is no JSON ({e}). Restore it or delete its folder to run again.") from None
 

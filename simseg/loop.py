@@ -42,7 +42,7 @@ class State:
     "What the loop owns. A teacher exists where something asks for it."
     def __init__(self, c:Config, classes:int, device='cpu'):
         torch.manual_seed(entropy(c.seed, 'init') >> 1)
-        self.model = HEADS[c.head](c, classes).to(device, memory_format=torch.channels_last) # a fifth faster on CPUs too
+        self.model = HEADS[c.head](c, classes).to(device, memory_format=torch.channels_last) # the layout that convolutions prefer on CPUs
         self.memory = Memory(c, classes, device) if c.method in SELF_CORRECTING else None
         self.teacher = Teacher(self.model, scaled_momentum(c.ema_momentum, c.steps)) if self.memory or c.evaluate == 'teacher' else None
         if c.compile: [net.backbone.compile() for net in (self.model, self.teacher and self.teacher.module) if net]
@@ -94,7 +94,7 @@ def restore(fabric, state:State, saved:dict):
 
 # %% ../nbs/19f_loop.ipynb #0008
 def step_losses(c:Config, out:Output, batch:Batch, step:int) -> dict: # scalars by name, unweighted
-    "All losses of a step: the detector's, and those of the masks by method."
+    "The losses of a step that need no teacher: the detector's, and those of the masks by method."
     if c.method == 'supervised': return out.losses | ({} if 'mask' in out.losses else supervised(out, batch)) # some heads match by masks
     semantic = dict(semantic=semantic_loss(out.semantic, batch)) if c.semantic_loss else {}
     outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and warmup_ramp(c, step) == 1 else {}
@@ -187,7 +187,7 @@ def look(c:Config, state:State, student, # the network, or what wraps it
     return Look(losses | sim_losses(mine, view, batch), out, seen, view, batch)
 
 def noted(c:Config, state:State, now:Look, clean:Batch): # `note` of a look, or None
-    "The images of `clean` go into the bank, the rest to `after_step`."
+    "Under `sim` put the images of `clean` into the bank; return what `after_step` needs (see `note`), or None where the step corrects nothing."
     return note(c, now.seen, now.view, now.batch, clean, state.memory, state.classes) if now.view else None
 
 @torch.no_grad()
@@ -239,7 +239,8 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
         stop_at:int|None=None, # leave after so many steps, with a checkpoint
         asked=() # not empty: leave after this step, with a checkpoint, by KeyboardInterrupt; see `stop_after_step`
        ):
-    "Train from `state.step` to `c.steps`."
+    """Train from `state.step` to `c.steps`. KeyboardInterrupt after a step if `asked`; FloatingPointError that names the loss or weight that is not
+    finite."""
     wrapped, optimizer = fabric.setup(state.model, state.optimizer)
     batches = loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, c.steps, c.seed, state.step, c.workers, fabric.global_rank,
                      fabric.world_size, pin=fabric.device.type == 'cuda', jitter=c.jitter, crop=c.crop)

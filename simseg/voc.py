@@ -64,7 +64,8 @@ def voc_split(root:Path, split:str) -> dict: # COCO form
     return dict(info=dict(description='VOC boxes'), images=images, categories=[], annotations=[r | dict(category=kind) for kind, r in rows])
 
 def voc(root:Path, out:Path, splits=('train', 'val')) -> dict: # {split: COCO form}
-    "Convert VOC's boxes to COCO form under `out`; category ids follow the sorted names of all splits."
+    """Convert VOC's boxes to COCO form under `out`; category ids follow the sorted names of all splits. FileNotFoundError where a list is missing,
+    ValueError where files are wrong."""
     made = {s: voc_split(root, s) for s in splits}
     names = sorted({a['category'] for data in made.values() for a in data['annotations']})
     for split, data in made.items():
@@ -104,6 +105,7 @@ def mat_objects(path:Path) -> tuple: # as `png_objects`
 # %% ../nbs/25b_voc.ipynb #0011
 def rows(numbers:np.ndarray, kinds:dict) -> list: # annotations in COCO form, without ids
     "Box, area, mask and class of each object of an image."
+    "Objects from [H,W] object numbers and {object: class 1..20}. ValueError at a class outside 1..20."
     out = []
     for n, kind in kinds.items():
         if not 1 <= kind <= len(VOC_CLASSES): raise ValueError(f"object {n} is of class {kind}, not of 1..{len(VOC_CLASSES)}")
@@ -114,7 +116,7 @@ def rows(numbers:np.ndarray, kinds:dict) -> list: # annotations in COCO form, wi
 
 def masks_json(sources:list, # (stem, function without arguments that gives (numbers, kinds))
                progress:bool=False) -> dict: # COCO form
-    "ValueError lists every file that is wrong."
+    "Objects of many images as one COCO-form dict, ids from 1. ValueError lists the wrong images (at most 20)."
     images, annotations, faults = [], [], []
     for stem, objects in tqdm(sources, disable=not progress, unit='image'):
         try: numbers, kinds = objects(); found = rows(numbers, kinds)
@@ -129,7 +131,8 @@ def masks_json(sources:list, # (stem, function without arguments that gives (num
 def voc_masks(root:Path, # VOC 2012
               out:Path, sbd:Path|None=None, # SBD's folder `dataset`
               progress:bool=False) -> dict: # {'train', 'val'}: COCO form
-    "Instance masks to COCO form under `out`. With SBD train is all of both that VOC's val does not hold; VOC's own masks go before SBD's."
+    """Instance masks to COCO form under `out`. With SBD train is all of both that VOC's val does not hold; VOC's own masks go before SBD's.
+    FileNotFoundError where a list is missing, ValueError where files are wrong."""
     lists = {s: stems_of(root/'ImageSets/Segmentation'/f'{s}.txt') for s in ('train', 'val')}
     sources = {s: {stem: lambda stem=stem: png_objects(root, stem) for stem in stems} for s, stems in lists.items()}
     for stem in (stems_of(sbd/'train.txt') + stems_of(sbd/'val.txt') if sbd else ()):

@@ -23,7 +23,7 @@ from ..weight_files import read_tensors
 def aligned_bilinear(x:Tensor, # [B,C,h,w]
                      factor:int # 1 or more
                     ) -> Tensor: # [B,C,h*factor,w*factor]
-    "Bilinear upsampling that keeps the points which cells look from (AdelaiDet; spec N3)."
+    "Bilinear upsampling that keeps the points which cells look from (AdelaiDet)."
     if factor == 1: return x
     h, w = x.shape[-2:]
     x = F.pad(x, (0, 1, 0, 1), mode='replicate')
@@ -38,7 +38,7 @@ def _conv_bn(cin, cout):
     return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
 
 class MaskBranch(nn.Module):
-    "Pyramid levels P3-P5 -> mask features [B,D,H/8,W/8] (CondInst, section 3.2; spec N3)."
+    "Pyramid levels P3-P5 -> mask features [B,D,H/8,W/8] (CondInst, section 3.2)."
     def __init__(self, channels:int=256, inner:int=128, out:int=16, depth:int=4):
         super().__init__()
         self.refine = nn.ModuleList([_conv_bn(channels, inner) for _ in range(3)])
