@@ -104,8 +104,7 @@ def mat_objects(path:Path) -> tuple: # as `png_objects`
 
 # %% ../nbs/25b_voc.ipynb #0011
 def rows(numbers:np.ndarray, kinds:dict) -> list: # annotations in COCO form, without ids
-    "Box, area, mask and class of each object of an image."
-    "Objects from [H,W] object numbers and {object: class 1..20}. ValueError at a class outside 1..20."
+    "Box, area, mask and class of each object, from [H,W] object numbers and {object: class 1..20}. ValueError at a class outside 1..20."
     out = []
     for n, kind in kinds.items():
         if not 1 <= kind <= len(VOC_CLASSES): raise ValueError(f"object {n} is of class {kind}, not of 1..{len(VOC_CLASSES)}")
@@ -120,7 +119,7 @@ def masks_json(sources:list, # (stem, function without arguments that gives (num
     images, annotations, faults = [], [], []
     for stem, objects in tqdm(sources, disable=not progress, unit='image'):
         try: numbers, kinds = objects(); found = rows(numbers, kinds)
-        except ValueError as e: faults.append(f'{stem}: {e}'); continue
+        except (ValueError, OSError) as e: faults.append(f'{stem}: {e}'); continue # OSError: not there, or cut off
         images.append(dict(id=len(images) + 1, file_name=f'{stem}.jpg', height=numbers.shape[0], width=numbers.shape[1]))
         annotations += [dict(id=len(annotations) + k, image_id=len(images), **a) for k, a in enumerate(found, 1)]
     if faults: raise ValueError(f"{len(faults)} of {len(sources)} images are wrong\n  " + '\n  '.join(faults[:20]))

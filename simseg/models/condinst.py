@@ -103,7 +103,7 @@ def dynamic_masks(features:Tensor, # [B,D,h,w] mask features at stride 8
         weight = torch.cat([-w1[..., :2] / scale[:, None, None], w1[..., 2:]], 2)
         y, x = torch.meshgrid(torch.arange(h, device=image.device), torch.arange(w, device=image.device), indexing='ij')
         pixels = (torch.stack([x, y]).float() * stride + stride // 2).expand(b, 2, h, w)
-        count = torch.bincount(image, minlength=b)
+        count = torch.zeros(b, dtype=torch.long, device=image.device).index_add(0, image, torch.ones_like(image)) # bincount would wait
         place = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
         most = int(count.max()) # one synchronisation a call
         laid = weight.new_zeros(b, most, width, d + 2).index_put((image, place), weight)
