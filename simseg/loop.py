@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import Config
-from .core import Batch, Output, entropy, world_mean # first: it quiets what lightning's import warns of
+from .core import Batch, Output, entropy, on_device, world_mean # first: it quiets what lightning's import warns of
 from lightning_fabric import Fabric
 
 from .copy_paste import Bank
@@ -168,7 +168,8 @@ def narrowed(out:Output, batch:Batch) -> tuple: # Output, Batch
     have hundreds of rows that nothing looks at."""
     keep = torch.zeros(len(batch.flat()[0]), dtype=torch.bool, device=batch.device).index_fill(0, out.positives.object, True)
     masks = None if batch.pasted_masks is None else batch.pasted_masks[keep[batch.pasted()]]
-    targets = [t[k.nonzero()[:, 0]] for t, k in zip(batch.targets, keep.split([len(t) for t in batch.targets]))]
+    flags, targets = iter(keep.tolist()), [] # waits
+    for t in batch.targets: targets.append(t[on_device([i for i in range(len(t)) if next(flags)], batch.device, torch.long)])
     positives = replace(out.positives, object=(keep.cumsum(0) - 1)[out.positives.object])
     return replace(out, positives=positives), Batch(batch.images, targets, masks)
 
