@@ -20,9 +20,9 @@ ROWS = {
 NINTH = dict(warmup_share=1/9) # the paper's; the small presets have .3
 HARD = dict(camouflage=.5, overlap=.5, val_images=500)
 SETTINGS = {
-    'tangle-quick': dict(preset='quick', **HARD, **NINTH, steps=800),  # two cores: some 12 minutes a run
+    'tangle-quick': dict(preset='quick', **HARD, **NINTH, steps=800),  # two cores: some 5 to 12 minutes a run
     'tangle-dev': dict(preset='quick', **HARD, **NINTH, steps=800, data_seed=1), # to choose on: other scenes
-    'tangle-small': dict(preset='small', **HARD, **NINTH),             # two cores: an hour a run
+    'tangle-small': dict(preset='small', **HARD, **NINTH),             # half an hour a run on a core
     'tangle-bench': dict(preset='bench', **HARD),             # a GPU
     'data-quick': dict(preset='quick', **NINTH, steps=800),            # these three with --data
     'data-small': dict(preset='small', **NINTH),
