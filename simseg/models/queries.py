@@ -57,6 +57,7 @@ def decoders(how, # from `settings`
         if isinstance(m, nn.Linear): m.reset_parameters()
     for m in both.modules():
         if isinstance(m, nn.Embedding): nn.init.normal_(m.weight)
+    nn.init.normal_(both.pixels.level_embed)
     return both.pixels, both.queries
 
 # %% ../../nbs/07b_models.queries.ipynb #0008
