@@ -45,7 +45,8 @@ class State:
         self.model = HEADS[c.head](c, classes).to(device, memory_format=torch.channels_last) # the layout that convolutions prefer on CPUs
         self.memory = Memory(c, classes, device) if c.method in SELF_CORRECTING else None
         self.teacher = Teacher(self.model, scaled_momentum(c.ema_momentum, c.steps)) if self.memory or c.evaluate == 'teacher' else None
-        if c.compile: [net.backbone.compile() for net in (self.model, self.teacher and self.teacher.module) if net]
+        for net in (self.model, self.teacher and self.teacher.module):
+            if net and c.compile: net.backbone.compile()
         self.evaluated = self.teacher.module if c.evaluate == 'teacher' else self.model
         self.optimizer = make_optimizer(c, self.model)
         self.step, self.classes = 0, classes
@@ -181,8 +182,8 @@ def look(c:Config, state:State, student, # the network, or what wraps it
     out = student(batch)
     losses = step_losses(c, out, batch, state.step)
     if not correcting(c, state): return Look(losses, out)
-    mine = out
-    if max(map(len, batch.targets)) > c.max_positives: mine, batch = narrowed(out, batch)
+    mine, crowded = out, max(map(len, batch.targets)) > c.max_positives
+    if crowded and c.similarity != 'contrast': mine, batch = narrowed(out, batch) # contrast: background is what no object's box holds
     with autocast(): seen = state.teacher(batch, mine.positives)
     view = correct(c, seen, batch, state.memory.prototypes)
     return Look(losses | sim_losses(mine, view, batch), out, seen, view, batch)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, sigmoid_focal_loss
 
-from ..core import Batch, Positives, on_device, world_mean
+from ..core import Batch, Positives, moved, on_device, world_mean
 
 # %% ../../nbs/06_models.fcos.ipynb #0005
 def locations(shapes:list, # [(h, w)] of each level
@@ -61,7 +61,7 @@ def assign(points:Tensor, # [R,2]
           ) -> Tensor: # [B,R] int64: row in `Batch.flat()` or -1
     "The object that each location of each image stands for."
     s = on_device(strides, points.device)[level]
-    interest = _ranges(len(strides)).to(points.device, non_blocking=True)[level]
+    interest = moved(_ranges(len(strides)), points.device)[level]
     rows, start = [], 0
     for t in targets:
         row = assign_image(points, 1.5 * s, interest, t.boxes.to(points.device))
