@@ -9,21 +9,17 @@ from simseg.core import Batch
 from simseg.data.loader import eval_loader, loader
 from simseg.evaluate import encode
 from simseg.inference import predict
-from simseg.loop import IN_ANY_ORDER, State, make_fabric, train_step
-from simseg.losses.box import box_masks
+from simseg.loop import IN_ANY_ORDER, State, train_step
 from simseg.recipe import data_sets
 from simseg.training import train
-from test_syncs import batch_of
+from test_syncs import batch_of, past_warmup
 
 pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'), pytest.mark.usefixtures('scene_cache')]
 
 
 @pytest.fixture
 def exact(): # float32 without TF32
-    kept = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False): yield # products have none by default
 
 
 def stepped(device, batch, **given):
@@ -31,14 +27,7 @@ def stepped(device, batch, **given):
     statistics a change of the weights by 1e-6 turns the gradient by 2 percent."""
     c = config('smoke', device=device, precision='32', steps=20, optimizer='sgd', lr=.1, warmup_steps=0, batch_size=len(batch), tau_low=.5,
                tau_high=.5, clip_norm=0., weights='package', **given)
-    fabric, state = make_fabric(c), State(c, 9, device)
-    state.step = 10
-    for net in (state.model, state.teacher and state.teacher.module):
-        if hasattr(net, 'controller'): net.controller.weight.data *= 5
-    if c.method == 'sim':
-        source = batch_of(3, 8).to(device)
-        state.memory.bank.push(source, .9 * box_masks(source.flat()[0], (24, 24)), torch.ones(24, device=device), c.tau_high)
-    wrapped = fabric.setup(state.model.train(), state.optimizer)
+    fabric, state, wrapped = past_warmup(c, batch_of(3, 8), device)
     losses, health, out, seen = train_step(c, fabric, state, *wrapped, batch.to(device))
     grads = [p.grad.double().cpu().flatten() for p in state.model.parameters() if p.grad is not None]
     return state, {k: v.item() for k, v in losses.items()}, torch.cat(grads), health, seen
@@ -102,13 +91,7 @@ def test_predictions_are_the_hosts(exact):
 def waits(method, images, objects):
     c = config('smoke', method=method, batch_size=images, device='cuda', precision='bf16', max_positives=1000, tau_low=.5, tau_high=.5,
                lr=1e-9) # the first step must not change the masks
-    fabric, state = make_fabric(c), State(c, 9, 'cuda')
-    state.step = 3
-    if method == 'sim':
-        for net in (state.model, state.teacher.module): net.controller.weight.data *= 5
-        source = batch_of(images, objects).to('cuda')
-        state.memory.bank.push(source, .9 * box_masks(source.flat()[0], (24, 24)), torch.ones(images * objects, device='cuda'), c.tau_high)
-    wrapped = fabric.setup(state.model.train(), state.optimizer)
+    fabric, state, wrapped = past_warmup(c, batch_of(images, objects), 'cuda')
     batch = batch_of(images, objects).to('cuda')
     train_step(c, fabric, state, *wrapped, Batch(batch.images, list(batch.targets))) # what a first step alone waits for
     torch.cuda.set_sync_debug_mode('warn')
@@ -125,6 +108,5 @@ def waits(method, images, objects):
 def test_waits(method):
     "torch's own count of the host's waits: the same for one image with few objects as for four with many."
     few, many = waits(method, 1, 8), waits(method, 4, 32)
-    print(method, len(few), few)
     assert len(few) == len(many), (few, many)
     assert 0 < len(few) <= (5 if method == 'boxinst' else 26), few

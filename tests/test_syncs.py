@@ -32,16 +32,23 @@ def batch_of(images, objects):
     return Batch(torch.randint(0, 256, (images, 3, 96, 96), dtype=torch.uint8, generator=g), targets)
 
 
+def past_warmup(c, source, device='cpu'):
+    "A step after the warm-up: masks with sure pixels, and under SIM the objects of `source` to paste; neither is in a random network."
+    fabric, state = make_fabric(c), State(c, 9, device)
+    state.step = c.steps // 2
+    for net in (state.model, state.teacher and state.teacher.module):
+        if hasattr(net, 'controller'): net.controller.weight.data *= 5
+    if c.method == 'sim':
+        source = source.to(device)
+        boxes = source.flat()[0]
+        state.memory.bank.push(source, .9 * box_masks(boxes, (24, 24)), torch.ones(len(boxes), device=device), c.tau_high)
+    return fabric, state, fabric.setup(state.model.train(), state.optimizer)
+
+
 def waits(method, images, objects, cap):
     c = config('smoke', method=method, batch_size=images, device='cpu', optimizer='sgd', clip_norm=0., max_positives=cap,
                tau_low=.5, tau_high=.5) # AdamW counts on the host
-    fabric, state = make_fabric(c), State(c, 9)
-    state.step = 3
-    if method == 'sim': # masks with sure pixels, and objects to paste: neither in a random network
-        for net in (state.model, state.teacher.module): net.controller.weight.data *= 5
-        source = batch_of(images, objects)
-        state.memory.bank.push(source, .9 * box_masks(source.flat()[0], (24, 24)), torch.ones(images * objects), c.tau_high)
-    wrapped = fabric.setup(state.model.train(), state.optimizer)
+    fabric, state, wrapped = past_warmup(c, batch_of(images, objects))
     with Waits() as seen: _, health, _, batch = train_step(c, fabric, state, *wrapped, batch_of(images, objects))
     if method == 'sim': assert health['used'] > 0 and batch.pasted().any() and state.memory.prototypes.seen.any()
     return seen.count

@@ -228,27 +228,18 @@ def variants(size, images, repeats, device, objects=7, names=('float32', 'cudnn.
     "SIM's step as it is and with one thing changed, in turn: what each is worth."
     batch = scenes(size, objects * images, images)
     def step(**given): return Step(config('coco_r50_1x', weights='none', batch_size=images, workers=0, **given), batch, 80, device)
-    plain = step()
-    ways = {'as it is': plain}
+    ways = {'as it is': step()}
     if 'float32' in names: ways['float32'] = step(precision='32')
     if 'cudnn.benchmark' in names:
-        @contextlib.contextmanager
-        def tuned():
-            torch.backends.cudnn.benchmark = True
-            try: yield
-            finally: torch.backends.cudnn.benchmark = False
         other = step()
-        def run():
-            with tuned(): other()
-        ways['cudnn.benchmark'] = run
+        def tuned():
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True): other()
+        ways['cudnn.benchmark'] = tuned
     if 'rows of pixels' in names:
         rows = step()
         for net in (rows.state.model, rows.state.teacher.module): net.to(memory_format=torch.contiguous_format)
         ways['rows of pixels'] = rows # NCHW
-    if 'compiled backbone' in names:
-        compiled = step()
-        for net in (compiled.state.model, compiled.state.teacher.module): net.backbone.compile()
-        ways['compiled backbone'] = compiled
+    if 'compiled backbone' in names: ways['compiled backbone'] = step(compile=True)
     for _ in range(2):
         for way in ways.values(): way()
     seconds = side_by_side(ways, repeats, device=device)
