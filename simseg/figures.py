@@ -23,7 +23,7 @@ from .recipe import Data, data_sets
 from .report import changes
 from .files import load_checkpoint, read_json
 from .runs import load_runs
-from .show import Picture, colour, distinct, mask_layer, show_objects, truth_colours
+from .show import Picture, distinct, mask_layer, show_objects, truth_colours
 from .sim import Memory
 from .training import load_model, runs_root, train
 
@@ -236,13 +236,6 @@ def strongest(data:Data, method:str='sim', roots=None # folders of runs; None: r
              and (Path(row['folder'])/'model.pt').exists() and row.get('mask_AP') is not None]
     return Path(max(found, key=lambda row: row['mask_AP'])['folder']) if found else None
 
-def _name(ax, text, box, w, h, face): # of an object: over its box, or inside where the image ends; clear of the sides
-    x0, y0, x1, _ = box
-    right, inside = x0 > .6 * w, y0 < .08 * h
-    ink = 'black' if face @ (.299, .587, .114) > .5 else 'white'
-    ax.text(min(x1, w) if right else max(x0, 0), max(y0, 0), text, ha='right' if right else 'left', va='top' if inside else 'bottom', fontsize=5,
-            color=ink, clip_on=True, bbox=dict(facecolor=face, edgecolor='none', pad=.6, alpha=.85))
-
 @styled
 def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in the evaluated set; None: drawn by the seed
               columns:int=4, score:float=.4
@@ -253,9 +246,7 @@ def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in t
     figure, axes = sheet(-(-len(chosen) // columns), columns, usual([p.shape[1:] for p in pictures]), title=0)
     for ax, image in zip(axes.flat, pictures):
         found = distinct(finds(run, image, score))
-        show_objects(ax, image, found, labels=False)
-        for k, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist())):
-            _name(ax, f'{run.data.train.classes[label]} {found.scores[k]:.2f}'.replace(' 0.', ' .'), box, image.shape[2], image.shape[1], colour(k))
+        show_objects(ax, image, found, run.data.train.classes, fontsize=5)
     how, ap = 'chosen by hand' if images else f'drawn with seed {seed}', f' (mask AP {run.ap:.1f})' if run.ap is not None else ''
     return figure, (f"**Figure S4.** More results of {NAMES[run.c.method]}{ap}: masks, boxes, classes and scores (of at least {score:g}; where boxes "
                     f"overlap by an IoU above .5, the best alone) on images that training never saw, {how}. {run.about}.")

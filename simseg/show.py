@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as nnf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from .core import Instances
 
 # %% auto #0
-__all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'show_objects', 'grid', 'truth_colours',
+__all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'Label', 'show_objects', 'grid', 'truth_colours',
            'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
 
 # %% ../nbs/01_show.ipynb #0005
@@ -74,6 +75,34 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
     line = edge == np.maximum(top, 1) # an outline hidden below a smaller object stays hidden
     return np.dstack([table[top], np.where(line, 1.0, np.where(top > 0, alpha, 0.0))])
 
+# %% ../nbs/01_show.ipynb #new195379
+class Label(Text):
+    "A label at the one of nine places along `box` (x0, y0, x1, y1 in the axes' units) that hides least of the labels before it, whole."
+    def __init__(self, text:str, box, face:np.ndarray, fontsize:float=6):
+        ink, ground = 'black' if face @ (.299, .587, .114) > .5 else 'white', dict(facecolor=face, edgecolor='none', pad=.8, alpha=.85)
+        super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground)
+        self.box, self.seen = box, None # seen: [4] where it was drawn last, pixels of the figure from the lower left
+
+    def draw(self, renderer):
+        text, pad = self.get_window_extent(renderer), .8 * self.figure.dpi / 72
+        before = [t.seen for t in self.axes.texts[:self.axes.texts.index(self)] if isinstance(t, Label) and t.seen is not None]
+        (left, right), (top, bottom) = sorted(self.axes.get_xlim()), sorted(self.axes.get_ylim())
+        (x0, x1), (y0, y1) = np.clip(self.box[::2], left, right), np.clip(self.box[1::2], top, bottom) # what is seen of the box
+        ways = ((y0, 'bottom'), (y0, 'top'), (y1, 'top'), (y1, 'bottom')) # over the box, below its upper edge, below the box, over its lower edge
+        places = [(x, y, ha, va) for y, va in ways for x, ha in ((x0, 'left'), (x1, 'right'))] + [((x0 + x1) / 2, (y0 + y1) / 2, 'center', 'center')]
+        share = np.array([({'left': 0, 'center': .5, 'right': 1}[ha], {'bottom': 0, 'center': .5, 'top': 1}[va]) for _, _, ha, va in places])
+        low = self.axes.transData.transform([place[:2] for place in places]) - share * (text.width, text.height)
+        spots = np.concatenate([low, low + (text.width, text.height)], 1) # [9,4]
+        hidden = _shared(spots + (-pad, -pad, pad, pad), np.array(before).reshape(-1, 4)).sum(1)
+        outside = text.width * text.height - _shared(spots, self.axes.bbox.extents[None])[:, 0]
+        best = np.argmin((hidden + 2 * outside).round()) # the first of the best
+        self.set(**dict(zip(('x', 'y', 'ha', 'va'), places[best])))
+        self.seen = spots[best] + (-pad, -pad, pad, pad)
+        super().draw(renderer)
+
+def _shared(a, b): # [n,4], [m,4] -> [n,m] area
+    return (np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])).clip(0).prod(2)
+
 # %% ../nbs/01_show.ipynb #0014
 def show_objects(ax, # matplotlib axes
                  image, # uint8 tensor [3,H,W] or array [H,W,3]
@@ -81,7 +110,8 @@ def show_objects(ax, # matplotlib axes
                  classes=None, # names by label; None writes the label's number
                  masks:bool=True, boxes:bool=True, labels:bool=True, # what to draw
                  score_min:float=0, # predictions below it are left out
-                 index=None # [N] colour of each object; None: its row
+                 index=None, # [N] colour of each object; None: its row
+                 fontsize:float=6 # of the labels, points
                 ):
     "Draw objects over an image and return `ax`. Raises ValueError where the boxes refer to another image size."
     picture = as_array(image)
@@ -96,15 +126,13 @@ def show_objects(ax, # matplotlib axes
     if masks and instances.masks is not None: ax.imshow(mask_layer(instances.masks, index), interpolation='nearest')
     for i, (x0, y0, x1, y1) in enumerate(instances.boxes.tolist()):
         if boxes: ax.add_patch(Rectangle((x0 - .5, y0 - .5), x1 - x0, y1 - y0, fill=False, edgecolor=colour(index[i]), linewidth=1.2))
-        if labels: _label(ax, x0, y0, instances, i, classes, colour(index[i]))
+        if labels: ax.add_artist(Label(_text(instances, i, classes), (x0 - .5, y0 - .5, x1 - .5, y1 - .5), colour(index[i]), fontsize))
     return ax
 
-def _label(ax, x, y, instances, i, classes, face):
+def _text(instances, i, classes):
     label = int(instances.labels[i])
     text = str(label if classes is None else classes[label])[:14]
-    if instances.scores is not None: text += f" {instances.scores[i]:.2f}".replace(' 0.', ' .')
-    ink = 'black' if face @ (.299, .587, .114) > .5 else 'white'
-    ax.text(x, y, text, fontsize=6, color=ink, va='bottom', clip_on=True, bbox=dict(facecolor=face, edgecolor='none', pad=.8, alpha=.85))
+    return text if instances.scores is None else f"{text} {instances.scores[i]:.2f}".replace(' 0.', ' .')
 
 # %% ../nbs/01_show.ipynb #0020
 def grid(images, # images as `show_objects` takes them
