@@ -181,15 +181,19 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
 
 # %% ../nbs/22_tables.ipynb #0020
 def build(setting:Setting, tables:list, runs='results/runs', out='results/tables') -> list: # paths
-    "Write csv, md and png of each table. Returns the csv and md files."
+    "Write csv, md and, where more than one row has run, png of each table. Returns the csv and md files."
     found, written = load_runs(runs), []
     for table in tables:
         lines = collect(table, setting, found)
         summary, stem = summarise(table, lines), Path(out)/setting.name/f'table_{table.name}'
         stem.parent.mkdir(parents=True, exist_ok=True)
         summary.round(3).to_csv(stem.with_suffix('.csv'), index=False)
-        stem.with_suffix('.md').write_text(as_text(table, setting, summary), encoding='utf-8')
-        curve(table, setting, lines, summary).savefig(stem.with_suffix('.png'))
+        text, plot = as_text(table, setting, summary), stem.with_suffix('.png')
+        if (summary['seeds'] != '').sum() > 1:
+            curve(table, setting, lines, summary).savefig(plot)
+            text += f"\n![AP against the parameter, the paper's and ours]({plot.name})\n"
+        else: plot.unlink(missing_ok=True) # one point is no curve
+        stem.with_suffix('.md').write_text(text, encoding='utf-8')
         written += [stem.with_suffix('.csv'), stem.with_suffix('.md')]
     return written
 
@@ -197,12 +201,11 @@ def build(setting:Setting, tables:list, runs='results/runs', out='results/tables
 BLOCKS = {name: (f'<!-- {name}: written by `make report` from results/runs -->', f'<!-- end of {name} -->') for name in ('losses', 'parameters')}
 
 def losses_block(table:Table, settings:list, runs:pd.DataFrame) -> str: # Markdown
-    "What each loss brings, a line a setting and row."
+    "What each loss brings, a line a setting and row that has run."
     lines = []
     for setting in settings:
         summary = summarise(table, collect(table, setting, runs))
-        if not summary['seeds'].any(): continue
-        for _, r in summary.iterrows():
+        for _, r in summary[summary['seeds'] != ''].iterrows():
             line = {'setting': setting.name, table.parameter: r['row'], 'paper AP (COCO)': _cell(r['paper AP'])}
             for m in ('AP', 'AP50', 'AP75'): line[f'mask {m}'] = _cell(r[f'ours {m}'], r[f'deviation {m}'])
             box, minutes = _cell(r['ours box AP'], r['deviation box AP']), '–' if pd.isna(r['minutes']) else f"{r['minutes']:.0f}"
@@ -227,7 +230,7 @@ def parameters_block(tables:list, settings:list, runs:pd.DataFrame) -> str: # Ma
     return markdown(pd.DataFrame(lines).fillna('–')) if lines else 'No run is recorded yet.'
 
 def with_tables(text:str, # of a README with the marks of `BLOCKS`
-                experiments='experiments', runs='results/runs', settings=('tangle-quick', 'car-parts')) -> str:
+                experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts', 'car-parts-small')) -> str:
     "The text with both blocks renewed. Raises ValueError where a mark is missing."
     found = load_runs(runs)
     settings = [read_setting(name, Path(experiments)/'settings.yaml') for name in settings]
