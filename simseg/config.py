@@ -135,7 +135,7 @@ PRESETS = {
     'smoke': dict(_small_net, weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
     'quick': dict(_small_net, camouflage=0., overlap=.25, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=560,
-                  batch_size=4, lr=1.5e-3, save_every=200, warmup_share=0.3), # a ninth is too short: README, on car parts
+                  batch_size=4, lr=1.5e-3, save_every=200, warmup_share=0.3), # a ninth is too short: results/findings.md, on car parts
     'small': dict(_small_net, sizes=(224, 256, 288), test_size=256, max_size=448, levels=5, steps=1800, batch_size=4, lr=1.5e-3,
                   warmup_share=0.3),
     'bench': dict(_small_net, backbone='tf_efficientnet_lite2', sizes=(416, 448, 480, 512, 544, 576), test_size=512, max_size=896,
