@@ -25,7 +25,7 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-detectron2 tables figures report lab export clean-notebooks lint
+.PHONY: help setup train test test-detectron2 tables figures bench report lab export clean-notebooks lint
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
@@ -55,6 +55,10 @@ figures: $(RUN) ## draw figures S1-S4 in results/figures; without weights trains
 	@mkdir -p results/figures/local
 	for n in 1 2 3 4; do $(IN_VENV) $(BIN)/papermill experiments/fig_s$$n.ipynb results/figures/local/fig_s$$n.ipynb --kernel python3 --cwd . \
 	  $(ARGS) </dev/null || exit 1; done
+
+bench: $(TEST) ## measure times and memory as ratios, into results/local/bench (an hour on a core); ARGS='-y "{parts: [textbook]}"' or those of a GPU
+	@mkdir -p results/local/bench
+	$(IN_VENV) $(BIN)/papermill experiments/bench/bench.ipynb results/local/bench/bench.ipynb --kernel python3 --cwd . $(ARGS) </dev/null
 
 lab: $(TEST) ## open the notebooks in JupyterLab
 	$(IN_VENV) $(BIN)/jupyter lab nbs
