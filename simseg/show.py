@@ -77,7 +77,7 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
 
 # %% ../nbs/01_show.ipynb #new195379
 class Label(Text):
-    "A label at the one of nine places along `box` (x0, y0, x1, y1 in the axes' units) that hides least of the labels before it, whole."
+    "A label at the one of 17 places at `box` (x0, y0, x1, y1 in the axes' units) that hides least of the labels before it, whole."
     def __init__(self, text:str, box, face:np.ndarray, fontsize:float=6):
         ink, ground = 'black' if face @ (.299, .587, .114) > .5 else 'white', dict(facecolor=face, edgecolor='none', pad=.8, alpha=.85)
         super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground)
@@ -89,12 +89,16 @@ class Label(Text):
         (left, right), (top, bottom) = sorted(self.axes.get_xlim()), sorted(self.axes.get_ylim())
         (x0, x1), (y0, y1) = np.clip(self.box[::2], left, right), np.clip(self.box[1::2], top, bottom) # what is seen of the box
         ways = ((y0, 'bottom'), (y0, 'top'), (y1, 'top'), (y1, 'bottom')) # over the box, below its upper edge, below the box, over its lower edge
-        places = [(x, y, ha, va) for y, va in ways for x, ha in ((x0, 'left'), (x1, 'right'))] + [((x0 + x1) / 2, (y0 + y1) / 2, 'center', 'center')]
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        places = [(at, up, ha, va) for up, va in ways for at, ha in ((x0, 'left'), (x1, 'right'))] + [(x, at, 'center', va) for at, va in ways]
+        beside = [(at, up, ha, va) for up, va in ((y0, 'top'), (y1, 'bottom')) for at, ha in ((x0, 'right'), (x1, 'left'))]
+        places += [(x, y, 'center', 'center')] + beside
         share = np.array([({'left': 0, 'center': .5, 'right': 1}[ha], {'bottom': 0, 'center': .5, 'top': 1}[va]) for _, _, ha, va in places])
-        low = self.axes.transData.transform([place[:2] for place in places]) - share * (text.width, text.height)
-        spots = np.concatenate([low, low + (text.width, text.height)], 1) # [9,4]
+        large = np.array([text.width, text.height])
+        low = self.axes.transData.transform([place[:2] for place in places]) - share * large
+        spots = np.concatenate([low, low + large], 1) # [17,4]
         hidden = _shared(spots + (-pad, -pad, pad, pad), np.array(before).reshape(-1, 4)).sum(1)
-        outside = text.width * text.height - _shared(spots, self.axes.bbox.extents[None])[:, 0]
+        outside = large.prod() - _shared(spots, self.axes.bbox.extents[None])[:, 0]
         best = np.argmin((hidden + 2 * outside).round()) # the first of the best
         self.set(**dict(zip(('x', 'y', 'ha', 'va'), places[best])))
         self.seen = spots[best] + (-pad, -pad, pad, pad)
