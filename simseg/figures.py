@@ -49,6 +49,12 @@ class Trained:
     about: str # for captions
     ap: float|None # its mask AP
 
+    @property
+    def shown(self) -> str: # for captions
+        "What the evaluated images are, for they may be among those that the same set trains on."
+        train, val = ({(s.image_dir.resolve(), f) for f in s.files} for s in (self.data.train, self.data.val))
+        return 'images that training never saw' if not train & val else f'images of which training saw {len(train & val)} of {len(val)}'
+
 def trained(run, # folder of a run or its model.pt; None: that of `setting`, trained if need be
             method:str='sim', data:str|None=None, # folder of the data set; None: the run's own
             seed:int=0) -> Trained:
@@ -220,7 +226,7 @@ def figure_s3(boxinst:Trained, sim:Trained, seed:int=0, rows:int=3, # of each ha
 def _caption_s3(boxinst, sim, seen, n, images, seed, score):
     fits, a, b = np.array([s.fit for i, s in seen.items() if i < n]), NAMES[boxinst.c.method], NAMES[sim.c.method]
     better = 100 * (fits[:, 1] > fits[:, 0]).mean()
-    return (f"**Figure S3.** {a} (red frames) and {b} (blue frames) on images that training never saw, with the true masks (grey frames). "
+    return (f"**Figure S3.** {a} (red frames) and {b} (blue frames) on {sim.shown}, with the true masks (grey frames). "
             f"Predicted masks have a score of at least {score:g} and the colour of the true object whose box they fit (IoU of at least .5). The "
             f"number is the mean "
             f"over the true objects of the best IoU of any of them. (a) The images, of the first {n}, where that number differs most between the "
@@ -249,4 +255,4 @@ def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in t
         show_objects(ax, image, found, run.data.train.classes, fontsize=5)
     how, ap = 'chosen by hand' if images else f'drawn with seed {seed}', f' (mask AP {run.ap:.1f})' if run.ap is not None else ''
     return figure, (f"**Figure S4.** More results of {NAMES[run.c.method]}{ap}: masks, boxes, classes and scores (of at least {score:g}; where boxes "
-                    f"overlap by an IoU above .5, the best alone) on images that training never saw, {how}. {run.about}.")
+                    f"overlap by an IoU above .5, the best alone) on {run.shown}, {how}. {run.about}.")

@@ -204,11 +204,11 @@ def figure_s2(run:Trained, found:list, # from `weighed_images`
     for ax, name in zip(axes[0], ('image', *(rf'$\mu = {mu:g}$' for mu in mus))): ax.set_title(name)
     bar = figure.colorbar(dots, ax=axes, location='bottom', shrink=.5, aspect=45, pad=.02, extend='max', ticks=range(int(TOP) + 1))
     bar.set_label('weight, times the number of positives of the object')
-    how = 'chosen by hand' if images else (f"drawn with seed {seed} from those with two objects whose boxes overlap (IoU of at least .1) and "
+    how = 'chosen by hand' if images else (f"with seed {seed} from those with two objects whose boxes overlap (IoU of at least .1) and "
                                            f"which have five positives each")
     return figure, (f"**Figure S2.** Weights of the positive samples (Eq. 6) of two overlapping objects an image, for several mu: area and colour of "
                     f"a disc give the weight times the object's number of positives (1: an equal share), its rim, the frame and, on the left, the "
-                    f"outline of the true mask the object. Images {how}; training never saw them. Positives lie within 1.5 strides of the centre "
+                    f"outline of the true mask the object. Drawn on {run.shown}, {how}. Positives lie within 1.5 strides of the centre "
                     f"(centre "
                     f"sampling). {run.about}.")
 
