@@ -19,7 +19,7 @@ from .data.coco import read_image
 from .evaluate import to_coco
 from .inference import predict_image
 from .files import write_json
-from .show import panels, show_objects
+from .show import distinct, panels, show_objects
 from .training import load_model
 
 # %% auto #0
@@ -51,17 +51,17 @@ def common_folder(files:list) -> Path:
 # %% ../nbs/24_predict.ipynb #0008
 def overlay(image:Tensor, # [3,H,W] uint8
             found:Instances, classes:list):
-    "The image with its objects, as a `Picture`."
+    "The image with its objects, as a `Picture`; of several in one place the best alone (`distinct`)."
     h, w = image.shape[1:]
     inches = 8 / max(h, w)
     figure, axes = panels(1, 1, max(w * inches, 1), max(h * inches, 1))
-    show_objects(axes[0, 0], image, found, classes)
+    show_objects(axes[0, 0], image, distinct(found), classes)
     return figure
 
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
-    "`overlay` as a PNG, about as large as the image."
+    "`overlay` as a PNG, as large as the image within 800 to 2,000 pixels."
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(overlay(image, found, classes).png(dpi=min(max(max(image.shape[1:]) / 8, 60), 250)))
+    path.write_bytes(overlay(image, found, classes).png(dpi=min(max(max(image.shape[1:]) / 8, 100), 250)))
 
 # %% ../nbs/24_predict.ipynb #0011
 def rows_of(found:Instances, category_ids:list, first:int) -> list: # annotations, numbered from `first`

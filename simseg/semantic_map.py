@@ -38,7 +38,7 @@ def class_similarity(features:Tensor, # [B,D,h,w] the teacher's mask features
 def known(prototypes:Prototypes,
           label:Tensor # [N] int64
          ) -> Tensor: # [N] bool
-    "Whether the class of each object has a prototype that has had a pixel. Where not, there is no semantic map and M = M_I (method, section 6)."
+    "Whether the class of each object has a prototype that has had a pixel. Where not, M = M_I (ours; the paper is silent)."
     return prototypes.seen.any(1)[label]
 
 # %% ../nbs/12_semantic_map.ipynb #0014

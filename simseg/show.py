@@ -190,7 +190,8 @@ def curves(log, # list of dicts
     figure, axes = panels(-(-len(names) // 4) or 1, min(max(len(names), 1), 4), width, height)
     for ax, group in zip(axes.flat, names):
         group = (group,) if isinstance(group, str) else group
-        ax.axis('on'); ax.tick_params(labelsize=6); ax.grid(alpha=.3); ax.set_title(', '.join(group), fontsize=7)
+        ax.axis('on'); ax.tick_params(labelsize=6); ax.grid(alpha=.3)
+        ax.set_title(', '.join(group), fontsize=7); ax.set_xlabel(x, fontsize=6, labelpad=1)
         for i, name in enumerate(group):
             if name not in known: raise ValueError(f"The log has no {name!r}. It has: {', '.join(known)}.")
             points = np.array([(line[x], line[name]) for line in log if x in line and line.get(name) is not None], float).reshape(-1, 2)

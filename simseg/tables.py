@@ -167,14 +167,14 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
     style = 'o' if ways else 'o-'
     draw(axes[0], at, [np.nan if v is None else v for v in summary['paper AP']], style, color='0.35')
     draw(axes[1], at, summary['ours AP'], style, color='C0', zorder=3)
-    for i, group in lines.groupby('row'): draw(axes[1], [i] * len(group), group['AP'], '.', color='C0', alpha=.4, markersize=5)
-    for ax, title in zip(axes, ('paper: COCO val, ResNet-50', f'ours: {setting.name}, mean and seeds')):
+    for i, group in lines.groupby('row'): draw(axes[1], [i] * len(group), group['AP'], '.', color='C1', markersize=4, zorder=4)
+    for ax, title in zip(axes, ('paper: COCO val, ResNet-50', f'ours: {setting.name}, mean (large) and seeds')):
         ax.set_title(title, fontsize=8); ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
         if ways:
-            ax.set_yticks(list(at), names); ax.set_ylim(len(at) - .5, -.5); ax.set_xlabel('mask AP', fontsize=8)
+            ax.set_yticks(list(at), names); ax.set_ylim(len(at) - .5, -.5); ax.set_xlabel('mask AP, percent', fontsize=8)
             ax.axhspan(default - .35, default + .35, color='0.9', zorder=0)
         else:
-            ax.set_xticks(list(at), names); ax.set_xlim(-.4, len(at) - .6); ax.set_ylabel('mask AP', fontsize=8)
+            ax.set_xticks(list(at), names); ax.set_xlim(-.4, len(at) - .6); ax.set_ylabel('mask AP, percent', fontsize=8)
             ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.axvline(default, color='0.85', linewidth=6, zorder=0)
     plt.close(figure)
     return figure
@@ -197,7 +197,7 @@ def build(setting:Setting, tables:list, runs='results/runs', out='results/tables
         written += [stem.with_suffix('.csv'), stem.with_suffix('.md')]
     return written
 
-# %% ../nbs/22_tables.ipynb #x
+# %% ../nbs/22_tables.ipynb #3d3eef9b
 BLOCKS = {name: (f'<!-- {name}: written by `make report` from results/runs -->', f'<!-- end of {name} -->') for name in ('losses', 'parameters')}
 
 def losses_block(table:Table, settings:list, runs:pd.DataFrame) -> str: # Markdown
