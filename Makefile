@@ -56,7 +56,7 @@ figures: $(RUN) ## draw figures S1-S4 in results/figures; without weights trains
 	for n in 1 2 3 4; do $(IN_VENV) $(BIN)/papermill experiments/fig_s$$n.ipynb results/figures/local/fig_s$$n.ipynb --kernel python3 --cwd . \
 	  $(ARGS) </dev/null || exit 1; done
 
-bench: $(TEST) ## measure times and memory as ratios, into results/local/bench (an hour on a core); ARGS='-y "{parts: [textbook]}"' or those of a GPU
+bench: $(TEST) ## measure times and memory as ratios, into results/local/bench (long: name some parts); ARGS='-y "{parts: [textbook]}"' or those of a GPU
 	@mkdir -p results/local/bench
 	$(IN_VENV) $(BIN)/papermill experiments/bench/bench.ipynb results/local/bench/bench.ipynb --kernel python3 --cwd . $(ARGS) </dev/null
 

@@ -49,11 +49,14 @@ class Trained:
     about: str # for captions
     ap: float|None # its mask AP
 
+    own: bool # `data` is what it was trained on, by the hash in its record
+
     @property
     def shown(self) -> str: # for captions
-        "What the evaluated images are, for they may be among those that the same set trains on."
+        "What the evaluated images are: the same set may train on them, and of another set it is not known."
         train, val = ({(s.image_dir.resolve(), f) for f in s.files} for s in (self.data.train, self.data.val))
-        return 'images that training never saw' if not train & val else f'images of which training saw {len(train & val)} of {len(val)}'
+        if not self.own: return f'images of {self.data.name}'
+        return 'images that training never saw' if not train & val else f'images of a set of {len(val)}, {len(train & val)} of which training saw'
 
 def trained(run, # folder of a run or its model.pt; None: that of `setting`, trained if need be
             method:str='sim', data:str|None=None, # folder of the data set; None: the run's own
@@ -66,7 +69,8 @@ def trained(run, # folder of a run or its model.pt; None: that of `setting`, tra
     if list(found.train.classes) != list(classes):
         raise ValueError(f"{run} learnt {len(classes)} classes ({', '.join(classes[:3])}, ...), {c.data} has {len(found.train.classes)} "
                          f"({', '.join(found.train.classes[:3])}, ...): give the data set that the run was trained on.")
-    return Trained(model, *_memory(run, model, c, len(classes)), c, found, about(c, found.name), _ap(run))
+    return Trained(model, *_memory(run, model, c, len(classes)), c, found, about(c, found.name), _recorded(run, 'metrics', 'mask_AP'),
+                   _recorded(run, 'provenance', 'data_hash') == found.hash)
 
 def _memory(run, model, c, classes): # teacher and memory
     path = (run if run.is_dir() else run.parent)/'last.pt'
@@ -76,9 +80,9 @@ def _memory(run, model, c, classes): # teacher and memory
     memory.prototypes.load_state_dict(saved['memory']['prototypes'])
     return teacher, memory
 
-def _ap(run): # None where only weights are at hand
-    path = (run if run.is_dir() else run.parent)/'metrics.json'
-    return read_json(path).get('mask_AP') if path.exists() else None
+def _recorded(run, file, name): # None where only weights are at hand
+    path = (run if run.is_dir() else run.parent)/f'{file}.json'
+    return read_json(path).get(name) if path.exists() else None
 
 NAMES = dict(sim='SIM', boxinst='BoxInst', pseudo='SIM without copy-paste', supervised='full supervision')
 
@@ -226,7 +230,8 @@ def figure_s3(boxinst:Trained, sim:Trained, seed:int=0, rows:int=3, # of each ha
 def _caption_s3(boxinst, sim, seen, n, images, seed, score):
     fits, a, b = np.array([s.fit for i, s in seen.items() if i < n]), NAMES[boxinst.c.method], NAMES[sim.c.method]
     better = 100 * (fits[:, 1] > fits[:, 0]).mean()
-    return (f"**Figure S3.** {a} (red frames) and {b} (blue frames) on {sim.shown}, with the true masks (grey frames). "
+    shown = sim.shown if sim.shown == boxinst.shown else f'images of {sim.data.name}'
+    return (f"**Figure S3.** {a} (red frames) and {b} (blue frames) on {shown}, with the true masks (grey frames). "
             f"Predicted masks have a score of at least {score:g} and the colour of the true object whose box they fit (IoU of at least .5). The "
             f"number is the mean "
             f"over the true objects of the best IoU of any of them. (a) The images, of the first {n}, where that number differs most between the "

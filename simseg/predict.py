@@ -59,7 +59,7 @@ def overlay(image:Tensor, # [3,H,W] uint8
     return figure
 
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
-    "`overlay` as a PNG, as large as the image within 800 to 2,000 pixels."
+    "`overlay` as a PNG, about as large as the image, within 800 to 2,000 pixels."
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(overlay(image, found, classes).png(dpi=min(max(max(image.shape[1:]) / 8, 100), 250)))
 

@@ -43,10 +43,11 @@ def summary(runs:pd.DataFrame # of `simseg.runs.load_runs`
         where = first['data'] if first['data'] != 'tangle' else f"tangle ({first['camouflage']:g}, {first['overlap']:g})"
         commits = {str(c)[:7] + ('+' if d else '') for c, d in zip(group['provenance.commit'], group['provenance.dirty'])}
         minutes = group['provenance.wall_seconds'].mean() / 60
+        devices = {f'{d}, {t} threads' for d, t in zip(group['provenance.device'], group['provenance.threads'])}
         row = {'data': where, 'preset': first['preset'], 'method': first['method'], 'steps x batch': f"{first['steps']} x {first['batch_size']}",
                'seeds': ', '.join(map(str, sorted(group['seed'])))}
         row |= {'set besides': changes(first)} | {m.replace('_', ' '): _number(group[m]) for m in MEASURES if m in group}
-        rows.append(row | {'device': f"{first['provenance.device']}, {first['provenance.threads']} threads", 'minutes': f'{minutes:.0f}',
+        rows.append(row | {'device': '; '.join(sorted(devices)), 'minutes': f'{minutes:.0f}',
                            'commit': ', '.join(sorted(commits)), 'run': name})
     table = pd.DataFrame(rows)
     return table.sort_values(['data', 'preset', 'method'], kind='stable', ignore_index=True) if rows else table
