@@ -17,7 +17,7 @@ from simseg.recipe import data_sets
 from simseg.report import markdown
 from simseg.files import load_checkpoint, read_json
 from simseg.runs import provenance
-from simseg.tables import read_setting, read_table
+from simseg.sweep import read_setting, read_table
 from simseg.loop import State, make_fabric
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

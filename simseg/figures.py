@@ -48,14 +48,13 @@ class Trained:
     data: Data
     about: str # for captions
     ap: float|None # its mask AP
-
     own: bool # `data` is what it was trained on, by the hash in its record
 
     @property
     def shown(self) -> str: # for captions
         "What the evaluated images are: the same set may train on them, and of another set it is not known."
-        train, val = ({(s.image_dir.resolve(), f) for f in s.files} for s in (self.data.train, self.data.val))
         if not self.own: return f'images of {self.data.name}'
+        train, val = ({(s.image_dir.resolve(), f) for f in s.files} for s in (self.data.train, self.data.val))
         return 'images that training never saw' if not train & val else f'images of a set of {len(val)}, {len(train & val)} of which training saw'
 
 def trained(run, # folder of a run or its model.pt; None: that of `setting`, trained if need be

@@ -75,7 +75,7 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
     line = edge == np.maximum(top, 1) # an outline hidden below a smaller object stays hidden
     return np.dstack([table[top], np.where(line, 1.0, np.where(top > 0, alpha, 0.0))])
 
-# %% ../nbs/01_show.ipynb #new195379
+# %% ../nbs/01_show.ipynb #0013bb
 class Label(Text):
     "A label at the one of 17 places at `box` (x0, y0, x1, y1 in the axes' units) that hides least of the `Label`s before it, whole."
     def __init__(self, text:str, box, face:np.ndarray, fontsize:float=6):
@@ -90,19 +90,17 @@ class Label(Text):
         before = [t.seen for t in self.axes.texts[:self.axes.texts.index(self)] if isinstance(t, Label) and t.seen is not None]
         (left, right), (top, bottom) = sorted(self.axes.get_xlim()), sorted(self.axes.get_ylim())
         (x0, x1), (y0, y1) = np.clip(self.box[::2], left, right), np.clip(self.box[1::2], top, bottom) # what is seen of the box
-        ways = ((y0, 'bottom'), (y0, 'top'), (y1, 'top'), (y1, 'bottom')) # over the box, below its upper edge, below the box, over its lower edge
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        places = [(at, up, ha, va) for up, va in ways for at, ha in ((x0, 'left'), (x1, 'right'))] + [(x, at, 'center', va) for at, va in ways]
-        beside = [(at, up, ha, va) for up, va in ((y0, 'top'), (y1, 'bottom')) for at, ha in ((x0, 'right'), (x1, 'left'))]
-        places += [(x, y, 'center', 'center')] + beside
-        share = np.array([({'left': 0, 'center': .5, 'right': 1}[ha], {'bottom': 0, 'center': .5, 'top': 1}[va]) for _, _, ha, va in places])
-        large = np.array([text.width, text.height])
-        low = self.axes.transData.transform([place[:2] for place in places]) - share * large
+        x, y, large = (x0 + x1) / 2, (y0 + y1) / 2, np.array([text.width, text.height])
+        ways = ((y0, 0), (y0, 1), (y1, 1), (y1, 0)) # over the box, below its upper edge, below the box, over its lower edge
+        # of the text the point at shares (p, q) of its width and height lies at (x, y) of the box
+        places = [(x, y, p, q) for y, q in ways for x, p in ((x0, 0), (x1, 1))] + [(x, y, .5, q) for y, q in ways] + [(x, y, .5, .5)]
+        places = np.array(places + [(x, y, p, q) for y, q in ((y0, 1), (y1, 0)) for x, p in ((x0, 1), (x1, 0))]) # the last four beside it
+        low = self.axes.transData.transform(places[:, :2]) - places[:, 2:] * large
         spots = np.concatenate([low, low + large], 1) # [17,4]
         hidden = _shared(spots + (-pad, -pad, pad, pad), np.array(before).reshape(-1, 4)).sum(1)
         outside = large.prod() - _shared(spots, self.axes.bbox.extents[None])[:, 0]
         best = np.argmin((hidden + 2 * outside).round()) # the first of the best
-        self.set(**dict(zip(('x', 'y', 'ha', 'va'), places[best])))
+        self.set_position(self.axes.transData.inverted().transform(low[best])) # its lower left corner
         self.seen = spots[best] + (-pad, -pad, pad, pad)
         super().draw(renderer)
 

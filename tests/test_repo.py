@@ -270,7 +270,8 @@ def test_readme_tables_come_from_the_records():
 
 def test_tables_come_from_the_records(tmp_path):
     "The committed tables are built again from the committed records, to the byte."
-    from simseg.tables import build, read_setting, read_table
+    from simseg.sweep import read_setting, read_table
+    from simseg.tables import build
     for folder in (ROOT / 'results/tables').glob('*/'):
         tables = [read_table(ROOT / 'experiments' / f"{path.stem.removeprefix('table_')}.yaml") for path in sorted(folder.glob('table_*.csv'))]
         assert tables, folder

@@ -44,7 +44,7 @@ def sweep(place, environment, *more):
 
 
 def declared(place):
-    from simseg.tables import read_setting, read_table
+    from simseg.sweep import read_setting, read_table
     return read_setting('smoke', place / 'experiments' / 'settings.yaml'), read_table(place / 'experiments' / 's9.yaml')
 
 
@@ -56,7 +56,7 @@ def kill(process):
 @pytest.fixture(scope='module')
 def swept(place, environment):
     "A sweep that was killed in its second run and started again; in it one run that cannot succeed."
-    from simseg.tables import jobs
+    from simseg.sweep import jobs
     os.environ['SIMSEG_CACHE'] = environment['SIMSEG_CACHE']
     setting, table = declared(place)
     folders = [j.folder for j in jobs(setting, [table], out=place / 'runs')]
