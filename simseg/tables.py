@@ -97,7 +97,7 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
     draw(axes[0], at, [np.nan if v is None else v for v in summary['paper AP']], style, color='0.35')
     draw(axes[1], at, summary['ours AP'], style, color='C0', zorder=3)
     for i, group in lines.groupby('row'): draw(axes[1], [i] * len(group), group['AP'], '.', color='C1', markersize=4, zorder=4)
-    for ax, title in zip(axes, ('paper: COCO val, ResNet-50', f'ours: {setting.name}, mean (large) and seeds')):
+    for ax, title in zip(axes, ('paper\nCOCO val, ResNet-50', f'ours: {setting.name}\nmean (large) and seeds')):
         ax.set_title(title, fontsize=8); ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
         if ways:
             ax.set_yticks(list(at), names); ax.set_ylim(len(at) - .5, -.5); ax.set_xlabel('mask AP, percent', fontsize=8)
