@@ -97,6 +97,7 @@ class Config:
     sinkhorn_iterations: int = F(3, 'SIM', added=True)
     similarity: str = F('cosine', 'cosine (Eq. 1) | contrast (less the largest cosine with background prototypes), ours', added=True)
     semantic_loss: float = F(0.0, 'weight of the auxiliary semantic loss from boxes, ours; the authors tried .1 in development', added=True)
+    filled_start: float = F(0.0, 'weight at the first step of a loss toward filled boxes that fades over the warm-up, ours', added=True)
     outside_loss: float = F(0.0, 'weight of plain cross-entropy outside the boxes: a part of the pseudo loss on its own, ours', added=True)
     bank: int = F(100, 'images in the memory bank, SIM', added=True)
     paste_share: float = F(0.25, "share of the source's objects that are pasted, at least 1, SIM", added=True)
@@ -150,11 +151,12 @@ _m2f = dict(head='mask2former', freeze_at=0, mask_channels=256, optimizer='adamw
             clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0)) # SIM's supplement; Mask2Former
 PRESETS['coco_m2f_r50_50e'] = PRESETS['coco_r50_1x'] | _m2f | dict(steps=368750)
 PRESETS['coco_m2f_r101_50e'] = PRESETS['coco_m2f_r50_50e'] | dict(backbone='resnet101.tv_in1k')
-_decoders = dict(weight_decay=0.05, clip_norm=0.01, backbone_lr=0.1, queries=30, encoder_layers=2, decoder_layers=3, feedforward=256, points=2048)
+_decoders = dict(weight_decay=0.05, clip_norm=0.01, backbone_lr=0.1, filled_start=1.0, queries=30, encoder_layers=2, decoder_layers=3,
+                 feedforward=256, points=2048)
 WITH_HEAD = { # what a preset changes besides where another head than its own is asked for
     ('smoke', 'mask2former'): dict(_decoders, mask_channels=32, lr=1e-3, queries=12, encoder_layers=1, decoder_layers=2, feedforward=64, points=256),
-    ('quick', 'mask2former'): dict(_decoders, mask_channels=64, lr=5e-4),
-    ('small', 'mask2former'): dict(_decoders, mask_channels=64, lr=5e-4),
+    ('quick', 'mask2former'): dict(_decoders, mask_channels=64, lr=2e-3),
+    ('small', 'mask2former'): dict(_decoders, mask_channels=64, lr=2e-3),
     ('bench', 'mask2former'): dict(_decoders, mask_channels=128, lr=2e-4, queries=50, encoder_layers=4, decoder_layers=6, feedforward=512,
                                    points=4096, crop=512, jitter=(0.5, 2.0)),
     **{(name, 'mask2former'): _m2f for name in ('coco_r50_1x', 'coco_r101_3x', 'coco_swin_b_3x', 'voc_r50')},
@@ -202,7 +204,7 @@ def _check(c):
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'crop', 'schedule_batch'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")

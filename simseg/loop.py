@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'all_banks', 'own_bank', 'checkpoint', 'restore',
-           'step_losses', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'parts', 'correcting', 'pasted',
-           'Look', 'narrowed', 'look', 'noted', 'share_statistics', 'after_step', 'train_part', 'train_step', 'fit']
+           'step_losses', 'mask_weight', 'weighted', 'total_loss', 'mask_box_ratio', 'make_fabric', 'parts',
+           'correcting', 'pasted', 'Look', 'narrowed', 'look', 'noted', 'share_statistics', 'after_step', 'train_part',
+           'train_step', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import contextlib, functools, os, time
@@ -21,7 +22,7 @@ from lightning_fabric import Fabric
 
 from .copy_paste import Bank
 from .data.loader import loader
-from .losses.box import box_masks, low_level, outside_loss, supervised
+from .losses.box import box_masks, filled_loss, low_level, outside_loss, supervised
 from .losses.semantic import semantic_loss
 from .models.condinst import condinst
 from .models.ema import Teacher, scaled_momentum
@@ -98,13 +99,20 @@ def step_losses(c:Config, out:Output, batch:Batch, step:int) -> dict: # scalars 
     "The losses of a step that need no teacher: the detector's, and those of the masks by method."
     if c.method == 'supervised': return out.losses | ({} if 'mask' in out.losses else supervised(out, batch)) # some heads match by masks
     semantic = dict(semantic=semantic_loss(out.semantic, batch)) if c.semantic_loss else {}
-    outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and warmup_ramp(c, step) == 1 else {}
-    return out.losses | semantic | outside | low_level(out, batch, warmup_ramp(c, step), c.colour_threshold, c.bottom_pixels)
+    ramp = warmup_ramp(c, step)
+    outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and ramp == 1 else {}
+    filled = dict(filled=(1 - ramp) * filled_loss(out, batch)) if c.filled_start and ramp < 1 else {}
+    return out.losses | semantic | outside | filled | low_level(out, batch, ramp, c.colour_threshold, c.bottom_pixels)
+
+def mask_weight(c:Config) -> float:
+    "Of the losses of masks without true masks, means over positives: Mask2Former sums over its outputs, and its masks weigh 5 (Box2Mask's too)."
+    return WEIGHTS['dice'] * (c.decoder_layers + 1) if c.head == 'mask2former' else 1.
 
 def weighted(c:Config, losses:dict) -> dict:
-    "The terms of the objective (SIM, Eq. 10): every loss has weight 1 unless the configuration says otherwise."
-    weight = HEAD_WEIGHTS[c.head] | dict(projection=c.projection_weight, pairwise=c.pairwise_weight, pseudo=c.lambda1, paste=c.lambda2,
-                                         semantic=c.semantic_loss, outside=c.outside_loss)
+    "The terms of the objective (SIM, Eq. 10): every loss has weight 1 unless the configuration, or the head, says otherwise."
+    masks = dict(projection=c.projection_weight, pairwise=c.pairwise_weight, pseudo=c.lambda1, paste=c.lambda2, outside=c.outside_loss,
+                 filled=c.filled_start)
+    weight = HEAD_WEIGHTS[c.head] | {name: mask_weight(c) * value for name, value in masks.items()} | dict(semantic=c.semantic_loss)
     return {name: weight.get(name, 1.0) * value for name, value in losses.items()}
 
 def total_loss(c:Config, losses:dict) -> Tensor:

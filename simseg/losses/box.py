@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAIRS', 'rgb_to_lab', 'ends', 'colour_similarity', 'box_masks', 'dice', 'projection_loss', 'pairwise_loss',
-           'low_level', 'outside_loss', 'mask_targets', 'supervised']
+           'low_level', 'outside_loss', 'mask_targets', 'supervised', 'filled_loss']
 
 # %% ../../nbs/10_losses.box.ipynb #0002
 import torch
@@ -118,7 +118,7 @@ def low_level(out:Output, batch:Batch,
     return dict(projection=projection_loss(out.logits, box),
                 pairwise=ramp * pairwise_loss(out.logits, box, similar, valid, out.positives.image, threshold))
 
-# %% ../../nbs/10_losses.box.ipynb #x
+# %% ../../nbs/10_losses.box.ipynb #5be85a28
 def outside_loss(out:Output, batch:Batch) -> Tensor: # scalar; 0 for no positive
     "Cross-entropy toward background at the image's pixels outside each positive's box (ours)."
     outside = batch.valid()[out.positives.image, 2::4, 2::4] & ~box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]
@@ -142,3 +142,9 @@ def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
 def supervised(out:Output, batch:Batch) -> dict: # {'mask'}
     "Dice against true masks, mean over positives (CondInst, section 3.4)."
     return dict(mask=joint_mean(dice(out.logits.sigmoid(), mask_targets(batch)[out.positives.object])))
+
+# %% ../../nbs/10_losses.box.ipynb #xa02
+def filled_loss(out:Output, batch:Batch) -> Tensor: # scalar in [0,1]; 0 for no positive
+    "Dice of the masks toward their filled boxes, mean over positives (ours)."
+    return joint_mean(dice(out.logits.sigmoid(), box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]))
+
