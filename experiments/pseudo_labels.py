@@ -22,7 +22,7 @@ def measure(folder, dataset, size, student):
     made = labeller(folder, model, c, classes, student)
     _, faults, table = label_set(made, dataset)
     found = summary(table, dataset.report)
-    keep = ('objects', 'positives', 'no_positive', 'empty', 'score', 'iou', 'iou_of_filled_boxes')
+    keep = ('objects', 'positives', 'no_positive', 'empty', 'mean_score', 'iou', 'iou_of_filled_boxes')
     run = read_json(folder / 'provenance.json')
     return dict(run=folder.parent.name, seed=c.seed, method=c.method, network='teacher' if made.prototypes is not None else 'model',
                 test_size=c.test_size, unreadable=len(faults), run_commit=(run['commit'] or '')[:7]) | {

@@ -151,7 +151,7 @@ def summary(table:list, # of `label_set`
                  iou_where_positives=mean('iou', [r for r in true if r['how'] == 'positives']))
     return dict(objects=len(table)) | {k.replace(' ', '_'): how.count(k) for k in ('positives', 'no positive', 'empty')} | dict(
         dropped_without_area=report['no_area_dropped'], clipped=report['clipped'], crowd_as_box=report['crowd_dropped'],
-        score=mean('score', [r for r in table if r['how'] == 'positives'])) | (means if true else {})
+        mean_score=mean('score', [r for r in table if r['how'] == 'positives'])) | (means if true else {})
 
 # %% ../nbs/25_pseudo_label.ipynb #0016
 def _label(args):
