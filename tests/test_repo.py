@@ -149,6 +149,25 @@ def test_every_module_comes_from_a_notebook():
     assert modules == {book.module for book in EXPORTING}
 
 
+def plain_mentions(text):
+    "Notebooks that Markdown names without a link; code blocks (the map of the index) apart."
+    text = re.sub(r'```.*?```|^ {4}.*$|\[[^\]]*\]\([^)]*\)', '', text, flags=re.S | re.M)
+    return re.findall(r'\b(?:notebook \d\d[a-z]?|' + '|'.join(re.escape(b.path.stem) for b in BOOKS if b.number) + r')\b', text)
+
+
+@pytest.mark.parametrize('book', BOOKS, **ids)
+def test_mentioned_notebooks_are_linked(book):
+    links = [link for text in book.markdown for link in re.findall(r'\]\(([^)#\s]+)\)', text) if '://' not in link]
+    assert not [link for link in links if not (book.path.parent / link).exists()], f'{short(book.path)} links to what is not there'
+    found = [name for text in book.markdown for name in plain_mentions(text)]
+    assert not found, f'{short(book.path)} names {found} without a link'
+
+
+def test_plain_mentions_are_seen():
+    text = 'see `16_sim`, [16_sim](16_sim.ipynb), notebook 14, [notebook 14](14_losses.pseudo.ipynb) and 00_core\n```\n00_core\n```'
+    assert plain_mentions(text) == ['16_sim', 'notebook 14', '00_core']
+
+
 @pytest.mark.parametrize('book', BOOKS, **ids)
 def test_notebook_is_small(book):
     size = book.path.stat().st_size
