@@ -101,7 +101,7 @@ def step_losses(c:Config, out:Output, batch:Batch, step:int) -> dict: # scalars 
     semantic = dict(semantic=semantic_loss(out.semantic, batch)) if c.semantic_loss else {}
     ramp = warmup_ramp(c, step)
     outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and ramp == 1 else {}
-    filled = dict(filled=(1 - ramp) * filled_loss(out, batch)) if c.filled_start and ramp < 1 else {}
+    filled = dict(filled=(1 - ramp) * filled_loss(out, batch) if ramp < 1 else out.logits.new_zeros(())) if c.filled_start else {}
     return out.losses | semantic | outside | filled | low_level(out, batch, ramp, c.colour_threshold, c.bottom_pixels)
 
 def mask_weight(c:Config) -> float:
