@@ -28,7 +28,10 @@ args = parser.parse_args()
 
 
 
-def named(c): return c.method + ('\nbackground outside the box' if c.outside_loss else '')
+def named(c):
+    name = c.method + ('\nbackground outside the box' if c.outside_loss else '')
+    if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nbegun with nothing'
+    return name
 
 
 models = [load_model(run) for run in args.runs]
