@@ -151,7 +151,7 @@ def test_every_module_comes_from_a_notebook():
 
 def plain_mentions(text):
     "Notebooks that Markdown names without a link; code blocks (the map of the index) apart."
-    text = re.sub(r'```.*?```|^ {4}.*$|\[[^\]]*\]\([^)]*\)', '', text, flags=re.S | re.M)
+    text = re.sub(r'```.*?```|\[[^\]]*\]\([^)]*\)', '', text, flags=re.S)
     return re.findall(r'\b(?:notebook \d\d[a-z]?|' + '|'.join(re.escape(b.path.stem) for b in BOOKS if b.number) + r')\b', text)
 
 
@@ -164,8 +164,9 @@ def test_mentioned_notebooks_are_linked(book):
 
 
 def test_plain_mentions_are_seen():
-    text = 'see `16_sim`, [16_sim](16_sim.ipynb), notebook 14, [notebook 14](14_losses.pseudo.ipynb) and 00_core\n```\n00_core\n```'
-    assert plain_mentions(text) == ['16_sim', 'notebook 14', '00_core']
+    text = 'see `16_sim`, [16_sim](16_sim.ipynb), notebook 14, [notebook 14](14_losses.pseudo.ipynb), 00_core\n```\n00_core\n```\n' \
+           '    11_prototypes\n12_semantic_map'
+    assert plain_mentions(text) == ['16_sim', 'notebook 14', '00_core', '11_prototypes', '12_semantic_map']
 
 
 @pytest.mark.parametrize('book', BOOKS, **ids)
