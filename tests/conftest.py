@@ -1,11 +1,12 @@
-"What all tests share: where the repository is, which files belong to it, and an environment for subprocesses."
-import os, subprocess
+"What all tests share: where the repository is, which files belong to it, an environment for subprocesses, and Pythons that start fast."
+import multiprocessing, os, runpy, socket, subprocess, sys, tempfile, time, types
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault('OMP_NUM_THREADS', '1') # two tests run at a time; before anything imports torch
+os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ['HF_HUB_OFFLINE'] = '1' # nothing may be downloaded
 SKIPPED = {'.git', '.venv', '__pycache__', '.pytest_cache', '.ruff_cache', '.ipynb_checkpoints', '.hypothesis'}
 
@@ -35,6 +36,73 @@ def clean_env(**changes) -> dict:
     "The environment for a subprocess: one thread, no screen, and IN_TEST only where it is asked for."
     env = {key: value for key, value in os.environ.items() if key != 'IN_TEST'}
     return env | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg', 'PYTHONUNBUFFERED': '1'} | changes
+
+
+# What most processes of the tests would import first: some five seconds, paid once. simseg is not among it: each imports what it names and no more.
+PRELOAD = 'torch torchvision timm matplotlib.pyplot pandas pycocotools.mask nbdev.test nbdev.showdoc fastcore.test IPython'.split()
+
+
+def _as_python(arguments, cwd, env, files):
+    "In the forked process: what `python *arguments` would do."
+    for number, path in enumerate([os.devnull, *files]): os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    os.environ.clear(), os.environ.update(env)
+    os.chdir(cwd)
+    first, *rest = arguments
+    if first in ('-c', '-m'): what, *rest = rest
+    sys.path[:0] = ['' if first in ('-c', '-m') else str(Path(first).parent), *filter(None, env.get('PYTHONPATH', '').split(os.pathsep))]
+    sys.argv[:] = [first, *rest]
+    if first == '-m': runpy.run_module(what, run_name='__main__', alter_sys=True)
+    elif first == '-c':
+        main = sys.modules['__main__'] = types.ModuleType('__main__')
+        exec(compile(what, '<string>', 'exec'), main.__dict__)
+    else: runpy.run_path(first, run_name='__main__')
+
+
+class Python:
+    """A Python that runs `arguments` as `python *arguments` would, with -c, -m or a script: a fork of a server that has imported PRELOAD, which
+    starts in a tenth of a second. What is tested as a process of its own (signals, imports, the command line) is started by subprocess."""
+
+    def __init__(self, arguments, env=None, cwd=None):
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(PRELOAD)
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = [os.path.join(self.folder.name, name) for name in ('stdout', 'stderr')]
+        arguments = [str(a) for a in arguments]
+        self.process = context.Process(target=_as_python, args=(arguments, str(cwd or ROOT), clean_env() if env is None else env, self.files))
+        self.process.start()
+
+    def poll(self): return self.process.exitcode
+
+    def kill(self): self.process.kill()
+
+    def wait(self, timeout=None):
+        "Its `returncode`, `stdout` and `stderr` when it has ended; one that has not after `timeout` seconds is killed, as its `returncode` says."
+        self.process.join(timeout)
+        if self.poll() is None: self.kill(), self.process.join()
+        stdout, stderr = (Path(f).read_text(errors='replace') if os.path.exists(f) else '' for f in self.files)
+        self.folder.cleanup()
+        return subprocess.CompletedProcess((), self.poll(), stdout, stderr)
+
+
+def python(arguments, env=None, cwd=None, timeout=400):
+    "Runs a `Python` to its end; returns its `returncode`, `stdout` and `stderr`."
+    return Python(arguments, env, cwd).wait(timeout)
+
+
+def ranks(arguments, world=2, env=None, cwd=None, timeout=400):
+    "Runs `world` of them side by side with what torchrun would tell each; where one fails, the rest are ended. Returns what the first one printed."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = str(s.getsockname()[1])
+    told = dict(WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), GROUP_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=port,
+                TORCHELASTIC_RUN_ID='test', GLOO_SOCKET_IFNAME='lo') if world > 1 else {}
+    env = clean_env() if env is None else env
+    each = [Python(arguments, env | told | (dict(RANK=str(r), LOCAL_RANK=str(r)) if told else {}), cwd) for r in range(world)]
+    end = time.monotonic() + timeout
+    while None in (ends := [p.poll() for p in each]) and not any(ends) and time.monotonic() < end: time.sleep(.05)
+    done = [p.wait(0) for p in each]
+    for rank, d in enumerate(done): assert d.returncode == 0, f'rank {rank} ended with {d.returncode}\n{d.stdout[-2000:]}{d.stderr[-4000:]}'
+    return done[0].stdout
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"Run by tests/test_prototypes_ranks.py, alone or under torchrun: prototypes follow given pixels; prints what each rank ends with, as one JSON line."
+"Run by tests/test_prototypes_ranks.py, alone or as a rank: prototypes follow given pixels; prints what each rank ends with, as one JSON line."
 import json, os, sys
 
 import torch

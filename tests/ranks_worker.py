@@ -1,4 +1,4 @@
-"Run by tests/test_ranks.py, alone or under torchrun: a few steps on given images; prints what each rank saw, as one JSON line."
+"Run by tests/test_ranks.py, alone or as one of several ranks: a few steps on given images; prints what each rank saw, as one JSON line."
 import io, json, sys
 
 import torch

@@ -1,8 +1,8 @@
 "Every notebook runs from top to bottom by nbdev's own runner, each in a process of its own, and is not changed by it."
-import json, subprocess, sys
+import json
 
 import pytest
-from conftest import ROOT, clean_env, notebooks
+from conftest import ROOT, notebooks, python
 
 TIMEOUT = 900 # seconds for one notebook
 RUN = """
@@ -19,8 +19,7 @@ sys.exit(0 if passed else 1)
 
 def run_notebook(path, flags=()):
     "Runs the notebook at `path` as nbdev_test does, from the notebook's own folder; returns the finished process."
-    return subprocess.run([sys.executable, '-c', RUN, str(path), json.dumps(list(flags))], cwd=path.parent, env=clean_env(),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT)
+    return python(['-c', RUN, path, json.dumps(list(flags))], cwd=path.parent, timeout=TIMEOUT)
 
 
 def name(path): return str(path.relative_to(ROOT / 'nbs')).removesuffix('.ipynb')
@@ -30,7 +29,7 @@ def name(path): return str(path.relative_to(ROOT / 'nbs')).removesuffix('.ipynb'
 def test_notebook(path, request):
     before = path.read_bytes()
     done = run_notebook(path, request.config.getoption('--flags').split())
-    if done.returncode: pytest.fail(f'{path.relative_to(ROOT)} failed (status {done.returncode})\n{done.stdout}', pytrace=False)
+    if done.returncode: pytest.fail(f'{path.relative_to(ROOT)} failed (status {done.returncode})\n{done.stdout}{done.stderr}', pytrace=False)
     assert path.read_bytes() == before, 'the notebook changed while it ran'
 
 
@@ -43,7 +42,8 @@ def test_a_failing_cell_is_seen(tmp_path):
     path = tmp_path / 'nbs' / '00_wrong.ipynb'
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     done = run_notebook(path)
-    assert done.returncode == 1 and 'two is not three' in done.stdout and 'kept == 3' in done.stdout
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and 'two is not three' in said and 'kept == 3' in said
     cells[1] = nbformat.v4.new_code_cell('#| slow\nassert kept == 3')
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     assert run_notebook(path).returncode == 0

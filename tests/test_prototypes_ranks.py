@@ -1,29 +1,25 @@
-"Prototypes of two processes on the CPU (gloo) under torchrun are those of one process on the joint batch."
-import json, subprocess, sys
+"Prototypes of two processes on the CPU (gloo) are those of one process on the joint batch."
+import json
 
 import pytest
+import conftest
 from conftest import ROOT, clean_env
 
-TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
-WORKER = str(ROOT / 'tests' / 'prototypes_worker.py')
 
-
-def ranks(arguments):
-    env = clean_env(PYTHONPATH=str(ROOT), GLOO_SOCKET_IFNAME='lo')
-    done = subprocess.run([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout[done.stdout.index('RESULT') + 6:].splitlines()[0])
+def ranks(kind, world):
+    text = conftest.ranks([ROOT / 'tests' / 'prototypes_worker.py', kind], world, clean_env(PYTHONPATH=str(ROOT)), timeout=200)
+    return json.loads(text[text.index('RESULT') + 6:].splitlines()[0])
 
 
 @pytest.fixture(scope='module')
 def alone():
-    return ranks([WORKER, 'alone'])[0]
+    return ranks('alone', 1)[0]
 
 
 @pytest.mark.parametrize('kind', ['half', 'classes', 'nothing'])
 def test_two_ranks_are_one(kind, alone):
     "Half of the pixels each; classes that the other rank lacks; one rank with nothing, in turn."
-    first, second = ranks([*TORCHRUN, WORKER, kind])
+    first, second = ranks(kind, 2)
     assert first == second, 'the ranks end alike, to the bit'
     assert first['vectors'] == pytest.approx(alone['vectors'], abs=1e-5)
     assert first['seen'] == alone['seen'] and 0 < sum(alone['seen']) == 40, 'four classes of ten have been seen'

@@ -1,29 +1,34 @@
-"Two processes on the CPU (gloo) under torchrun agree with one process on the joint batch, and a whole run leaves one record."
+"Two processes on the CPU (gloo) agree with one process on the joint batch, and a whole run under torchrun leaves one record."
 import json, subprocess, sys
 
 import pytest
+import conftest
 from conftest import ROOT, clean_env
 
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 
 
+def environment(tmp_path): return clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(tmp_path / 'cache'), GLOO_SOCKET_IFNAME='lo')
+
+
+def ranks(world, tmp_path, *arguments):
+    "What each of `world` processes says that run tests/ranks_worker.py."
+    text = conftest.ranks([ROOT / 'tests' / 'ranks_worker.py', *arguments], world, environment(tmp_path))
+    return json.loads(text[text.index('RESULT') + 6:].splitlines()[0])
+
+
 def python(arguments, tmp_path):
-    env = clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(tmp_path / 'cache'), GLOO_SOCKET_IFNAME='lo')
-    done = subprocess.run([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
+    "A real process, for what starts others."
+    done = subprocess.run([sys.executable, *arguments], env=environment(tmp_path), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
-
-
-def ranks(arguments, tmp_path):
-    text = python(arguments, tmp_path)
-    return json.loads(text[text.index('RESULT') + 6:].splitlines()[0])
 
 
 @pytest.mark.parametrize('kind', ['full', 'bare'])
 def test_two_ranks_are_one_batch(kind, tmp_path):
     "Losses of the joint batch are the means over ranks, also where one rank has no object; all ranks end with the same weights."
-    script = str(ROOT / 'tests' / 'ranks_worker.py')
-    (one,), two = ranks([script, kind], tmp_path), ranks([*TORCHRUN, script, kind], tmp_path)
+    (one,), two = ranks(1, tmp_path, kind), ranks(2, tmp_path, kind)
     assert two[0]['total'] == two[1]['total'], 'the ranks have the same weights'
     for single, *each in zip(one['log'], *(rank['log'] for rank in two)):
         assert single['images'] == each[0]['images'] + each[1]['images'], 'each rank sees its half of the batch'
@@ -38,22 +43,21 @@ def test_two_ranks_are_one_batch(kind, tmp_path):
 
 def test_parts_are_ranks(tmp_path):
     "One process that computes a batch in two parts ends with the weights, the teacher's pseudo masks and the prototypes of two processes."
-    script = str(ROOT / 'tests' / 'ranks_worker.py')
-    (one,), two = ranks([script, 'parts', '2'], tmp_path), ranks([*TORCHRUN, script, 'parts'], tmp_path)
+    (one,), two = ranks(1, tmp_path, 'parts', '2'), ranks(2, tmp_path, 'parts')
     for name in ('total', 'prototypes'): assert one[name] == pytest.approx(two[0][name], rel=1e-6), name
     for single, *each in zip(one['log'], *(rank['log'] for rank in two), strict=True):
         assert single['images'] == each[0]['images'] + each[1]['images'], 'a part is a rank'
         for name in single.keys() - {'images', 'positives'}:
             assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4, abs=1e-6), name
     assert one['log'][-1]['pseudo'] > 0 and one['prototypes'] != 0
-    (whole,) = ranks([script, 'parts'], tmp_path)
+    (whole,) = ranks(1, tmp_path, 'parts')
     at_once, in_parts = whole['log'][-1]['grad_along'], one['log'][-1]['grad_along']
     assert at_once != pytest.approx(in_parts, rel=1e-3), 'the mask losses are means over each part: the comparison can fail'
 
 
 def test_sim_goes_on_with_every_bank(tmp_path):
     "Two processes under SIM, one of them without objects: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
-    two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'sim'], tmp_path)
+    two = ranks(2, tmp_path, 'sim')
     assert two[0]['log'][0]['positives'] > 0 == two[1]['log'][0]['positives']
     assert 'pseudo' in two[0]['log'][2] and all(value == value for rank in two for step in rank['log'] for value in step.values())
     for name in ('total', 'prototypes', 'statistics'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
@@ -66,8 +70,7 @@ def test_sim_goes_on_with_every_bank(tmp_path):
 
 def test_mask2former_under_sim(tmp_path):
     "Box losses of the joint batch are the means over ranks; weights and prototypes are the same on both, in steps that correct and paste."
-    script = str(ROOT / 'tests' / 'ranks_worker.py')
-    (one,), two = ranks([script, 'mask2former'], tmp_path), ranks([*TORCHRUN, script, 'mask2former'], tmp_path)
+    (one,), two = ranks(1, tmp_path, 'mask2former'), ranks(2, tmp_path, 'mask2former')
     for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
     single, *each = one['log'][0], *(rank['log'][0] for rank in two)
     for name in ('class', 'l1', 'giou', 'projection', 'pairwise'):
@@ -78,15 +81,14 @@ def test_mask2former_under_sim(tmp_path):
 
 def test_bf16(tmp_path):
     "SIM in bf16 on two processes: finite, the same weights and prototypes on both."
-    two = ranks([*TORCHRUN, str(ROOT / 'tests' / 'ranks_worker.py'), 'bf16'], tmp_path)
+    two = ranks(2, tmp_path, 'bf16')
     assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
     for name in ('total', 'prototypes'): assert two[0][name] == two[1][name], f'{name}: the same on both ranks'
 
 
 def test_evaluation_gathers(tmp_path):
     "Three images on two processes, so that one has an image more: the numbers of one process, on the first alone."
-    script = str(ROOT / 'tests' / 'ranks_worker.py')
-    (one,), two = ranks([script, 'evaluate'], tmp_path), ranks([*TORCHRUN, script, 'evaluate'], tmp_path)
+    (one,), two = ranks(1, tmp_path, 'evaluate'), ranks(2, tmp_path, 'evaluate')
     assert two[1]['metrics'] == {} and two[0]['metrics'] == one['metrics'] and 'mask_AP' in one['metrics']
 
 

@@ -3,21 +3,24 @@ import random, signal, subprocess, sys, time
 
 import pytest
 import torch
-from conftest import ROOT, clean_env
+from conftest import ROOT, Python, clean_env
 
 STEPS = 30
 
 
-def start(out, cache):
-    env = clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(cache))
-    command = [sys.executable, '-m', 'simseg.training', '--preset', 'smoke', '--steps', str(STEPS), '--save_every', '4', '--evaluate', 'teacher',
-               '--device', 'cpu', '--out', str(out)]
-    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def how(out, cache):
+    "Arguments and environment of a Python that trains."
+    arguments = ['-m', 'simseg.training', '--preset', 'smoke', '--steps', str(STEPS), '--save_every', '4', '--evaluate', 'teacher', '--device', 'cpu',
+                 '--out', str(out)]
+    return arguments, clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(cache))
+
+
+def start(out, cache): return Python(*how(out, cache))
 
 
 def finish(process):
-    text, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, text[-3000:]
+    done = process.wait(300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def weights(out):
@@ -49,8 +52,8 @@ def test_killed_and_resumed_is_bit_identical(alone, tmp_path):
             log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
             if log and log.read_text().count('\n') >= stop: break
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        assert process.wait().returncode == -signal.SIGKILL
         assert not list((tmp_path / 'runs').glob('*/s0/metrics.json')), 'killed before its end'
         assert log and log.read_text().count('\n') >= stop
     finish(start(tmp_path / 'runs', alone / 'cache'))
@@ -70,7 +73,9 @@ def test_asked_twice_it_runs_once(alone):
 
 def test_stopped_by_hand_and_resumed_is_bit_identical(alone, tmp_path):
     "Ctrl-C: the step it falls in is saved, the exit code is 130, the message says how to go on, and the same command does."
-    process = start(tmp_path / 'runs', alone / 'cache')
+    arguments, env = how(tmp_path / 'runs', alone / 'cache')
+    process = subprocess.Popen([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
     log, end = None, time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)

@@ -1,9 +1,9 @@
 "Runs of a seed share one warm-up: started together, killed in it and after it, they end as runs that warmed up alone. Real processes."
-import json, signal, subprocess, sys, time
+import json, signal, time
 
 import pytest
 import torch
-from conftest import ROOT, clean_env
+from conftest import ROOT, Python, clean_env
 from test_resume import equal
 
 STEPS, END = 30, 3 # a ninth of the steps is warm-up
@@ -11,15 +11,14 @@ STEPS, END = 30, 3 # a ninth of the steps is warm-up
 
 def start(place, runs, warmups, *more):
     env = clean_env(PYTHONPATH=str(ROOT), SIMSEG_CACHE=str(place / 'cache'))
-    command = [sys.executable, '-m', 'simseg.training', '--preset', 'smoke', '--steps', str(STEPS), '--save_every', '2', '--device', 'cpu',
-               '--out', str(place / runs), '--warmups', str(place / warmups) if warmups else '', *more]
-    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Python(['-m', 'simseg.training', '--preset', 'smoke', '--steps', str(STEPS), '--save_every', '2', '--device', 'cpu',
+                   '--out', str(place / runs), '--warmups', str(place / warmups) if warmups else '', *more], env)
 
 
 def finish(*processes):
     for process in processes:
-        text, _ = process.communicate(timeout=800)
-        assert process.returncode == 0, text[-3000:]
+        done = process.wait(800)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def kill_at(process, folder, lines):
@@ -29,9 +28,8 @@ def kill_at(process, folder, lines):
         log = next(folder.glob('*/s0/log.jsonl'), None)
         if log and log.read_text().count('\n') >= lines: break
         time.sleep(.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, 'killed before its end'
+    process.kill()
+    assert process.wait().returncode == -signal.SIGKILL, 'killed before its end'
 
 
 def left(folder):
