@@ -1,9 +1,9 @@
 "Published weights: the command as a process, student and teacher from one pickle, training from a converted network, nothing of a file run."
-import json, os, pickle, shutil, subprocess, sys
+import json, os, pickle, shutil
 
 import pytest
 import torch
-from conftest import ROOT, clean_env
+from conftest import ROOT, clean_env, python
 from PIL import Image
 from simseg.config import config
 from simseg.convert import convert
@@ -31,8 +31,7 @@ def files(tmp_path_factory):
 
 
 def process(module, *words, cwd):
-    return subprocess.run([sys.executable, '-c', f'import sys; from {module} import main; sys.exit(main())', *map(str, words)], cwd=cwd, text=True,
-                          env=clean_env(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, capture_output=True)
+    return python(['-c', f'import sys; from {module} import main; sys.exit(main())', *words], clean_env(PYTHONPATH=str(ROOT)), cwd)
 
 
 def test_convert_then_predict(files, tmp_path):
