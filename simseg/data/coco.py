@@ -47,7 +47,7 @@ def read_image(path:str|Path,
                                      f"{size[1]}x{size[0]}; correct `width` and `height` or restore the file")
             return torch.from_numpy(np.array(_rgb(img, path))).permute(2, 0, 1).contiguous()
     except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as e:
-        raise ValueError(f"{path}: not readable as an image ({e}); replace the file or remove it from the json") from e
+        raise ValueError(f"{path}: not readable as an image ({e}); replace the file or leave it out") from e
 
 # %% ../../nbs/03b_data.coco.ipynb #0010
 def hold_out(ids:list, # image ids, or a `CocoSet`
