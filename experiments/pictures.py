@@ -30,7 +30,7 @@ args = parser.parse_args()
 
 def named(c):
     name = c.method + ('\nbackground outside the box' if c.outside_loss else '')
-    if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nnot begun with them'
+    if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nwithout that start'
     return name
 
 

@@ -101,11 +101,12 @@ def step_losses(c:Config, out:Output, batch:Batch, step:int) -> dict: # scalars 
     semantic = dict(semantic=semantic_loss(out.semantic, batch)) if c.semantic_loss else {}
     ramp = warmup_ramp(c, step)
     outside = dict(outside=outside_loss(out, batch)) if c.outside_loss and ramp == 1 else {}
+    # after the warm-up it stays, as 0: Detectron2's storage keeps the last value of a name that ends
     filled = dict(filled=(1 - ramp) * filled_loss(out, batch) if ramp < 1 else out.logits.new_zeros(())) if c.filled_start else {}
     return out.losses | semantic | outside | filled | low_level(out, batch, ramp, c.colour_threshold, c.bottom_pixels)
 
 def mask_weight(c:Config) -> float:
-    "Of the losses of masks without true masks, means over positives: Mask2Former sums over its outputs, and its masks weigh 5 (Box2Mask's too)."
+    "Factor of the losses of masks from boxes, means over positives: 5 times Mask2Former's outputs (20 in `quick`, 50 as published), else 1."
     return WEIGHTS['dice'] * (c.decoder_layers + 1) if c.head == 'mask2former' else 1.
 
 def weighted(c:Config, losses:dict) -> dict:

@@ -16,7 +16,7 @@ from simseg.training import evaluate_model, leave
 kind = sys.argv[1]
 accumulate = int(sys.argv[2]) if len(sys.argv) > 2 else 1
 method, steps = ('sim', 6) if kind in ('sim', 'mask2former', 'bf16') else ('pseudo', 2) if kind == 'parts' else ('boxinst', 3)
-more = dict(mask2former=dict(head='mask2former'), parts=dict(optimizer='sgd'), bf16=dict(precision='bf16'),
+more = dict(mask2former=dict(head='mask2former', warmup_share=.5), parts=dict(optimizer='sgd'), bf16=dict(precision='bf16'),
             evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
            weights='package', accumulate=accumulate, **more.get(kind, {})) # frozen norms

@@ -281,7 +281,7 @@ def test_ruff(): tool('ruff', 'check', '--no-cache', '--output-format', 'concise
 
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
-    "results/runs as it is committed: a user's own runs lie beside the records, and are in no table yet."
+    "What of results/runs git knows: a user's own runs lie beside the records, and are in no table yet."
     if not (ROOT / '.git').exists(): return ROOT / 'results/runs'
     folder = tmp_path_factory.mktemp('committed')
     command = ['git', '-c', 'safe.directory=*', 'ls-files', '-z', '--cached', 'results/runs']

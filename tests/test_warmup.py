@@ -1,4 +1,4 @@
-"Runs of a seed share one warm-up: started together, killed in it and after it, they end as runs that warmed up alone. Real processes."
+"Runs of a seed share one warm-up: started together, killed in it and after it, they end as runs that warmed up alone. Forked processes."
 import json, signal, time
 
 import pytest
