@@ -90,7 +90,7 @@ class Config:
     lambda2: float = F(1.0, 'weight of the paste loss, Eq. 10')
     ema_momentum: float = F(0.9999, 'teacher, for 90,000 iterations; shorter schedules scale it, SIM')
     alpha: float = F(0.5, 'share of the instance map in the blend, Eq. 7, Table 4', added=True)
-    rectification: str = F('product', 'product (supplement) | blend (Eq. 7) | instance (M_I alone) | semantic (M_S alone)', added=True)
+    rectification: str = F('product', 'product (supplement) | blend (Eq. 7, with tau .1) | instance (M_I alone) | semantic (M_S alone)', added=True)
     prototypes: int = F(10, 'L, prototypes a class, Table 5', added=True)
     prototype_momentum: float = F(0.999, 'gamma, Eq. 4, for 90,000 iterations; shorter schedules scale it, SIM', added=True)
     epsilon: float = F(0.05, 'entropy of the transport, Eq. 3, SIM', added=True)
@@ -109,7 +109,7 @@ class Config:
     paste_scale: float = F(0.0, 'a pasted object is scaled by 2^s, s drawn from -this to this, ours', added=True)
     evaluate: str = F('student', 'whose weights are evaluated: student | teacher, SIM: student')
     # inference
-    score_threshold: float = F(0.05, 'class times centre-ness, FCOS')
+    score_threshold: float = F(0.05, 'class times centre-ness, FCOS; Mask2Former has none')
     nms_threshold: float = F(0.6, 'IoU, class by class, FCOS')
     detections: int = F(100, 'best an image, FCOS')
     # bookkeeping: none of these changes a result, so none is in the hash of a run
@@ -148,11 +148,11 @@ PRESETS['coco_swin_b_3x'] = PRESETS['coco_r101_3x'] | dict(backbone='swin_base_p
                                                            weight_decay=0.05)
 PRESETS['voc_r50'] = PRESETS['coco_r50_1x'] | dict(bottom_pixels=0, steps=24000, milestones=(3/4, 11/12))
 _m2f = dict(head='mask2former', freeze_at=0, mask_channels=256, optimizer='adamw', lr=1e-4, backbone_lr=0.1, weight_decay=0.05, schedule='poly',
-            clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0)) # SIM's supplement; Mask2Former
+            clip_norm=0.01, warmup_steps=0, crop=1024, jitter=(0.1, 2.0), score_threshold=0.0) # SIM's supplement; Mask2Former
 PRESETS['coco_m2f_r50_50e'] = PRESETS['coco_r50_1x'] | _m2f | dict(steps=368750)
 PRESETS['coco_m2f_r101_50e'] = PRESETS['coco_m2f_r50_50e'] | dict(backbone='resnet101.tv_in1k')
 _decoders = dict(weight_decay=0.05, clip_norm=0.01, backbone_lr=0.1, filled_start=1.0, queries=30, encoder_layers=2, decoder_layers=3,
-                 feedforward=256, points=2048)
+                 feedforward=256, points=2048, score_threshold=0.0)
 WITH_HEAD = { # what a preset changes besides where another head than its own is asked for
     ('smoke', 'mask2former'): dict(_decoders, mask_channels=32, lr=1e-3, queries=12, encoder_layers=1, decoder_layers=2, feedforward=64, points=256),
     ('quick', 'mask2former'): dict(_decoders, mask_channels=64, lr=2e-3),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import Batch, Output, joint_mean, numpy_rng, on_device
+from .losses.box import box_masks
 from .losses.pseudo import bce_dice
 from .models.condinst import aligned_bilinear
 
@@ -82,7 +83,7 @@ class Bank:
     @torch.no_grad()
     def push(self,
              batch:Batch, # as it was before anything was pasted; copied from, never kept
-             prob:Tensor, # [N,H/4,W/4] corrected probabilities M, a row an object of `batch.flat`
+             prob:Tensor, # [N,H/4,W/4] corrected probabilities M, not cut by the boxes, a row an object of `batch.flat`
              score:Tensor, # [N] mask score S; 0 for an object that has no usable mask
              tau_high:float=0.7):
         """One entry an image, in the order of the batch. Objects that its targets call pasted are none of the image: they are passed over.
@@ -90,9 +91,10 @@ class Bank:
         _check(batch, prob, score)
         boxes, labels, image = batch.flat()
         level = levels(prob, tau_high)
-        inside = (level > _least(tau_high)) & batch.valid()[:, 2::4, 2::4][image]
-        rows, columns, own = inside.any(2), inside.any(1), ~batch.pasted()
-        facts = torch.stack([*span(rows), *span(columns), labels, score.float() * rows.any(1) * own, own, *boxes.T], 1).cpu() # waits
+        above, shape = (level > _least(tau_high)) & batch.valid()[:, 2::4, 2::4][image], level.shape[1:]
+        around = above & box_masks(boxes + on_device([-4., -4, 4, 4], boxes.device), shape) # cells that reach into the box
+        some, own = (above & box_masks(boxes, shape)).flatten(1).any(1), ~batch.pasted()
+        facts = torch.stack([*span(around.any(2)), *span(around.any(1)), labels, score.float() * some * own, own, *boxes.T], 1).cpu() # waits
         plan, crops, objects = [], [], [0] * len(batch)
         for n, ((top, bottom, left, right, label, s, mine, *annotated), i) in enumerate(zip(facts.tolist(), _owners(batch))):
             objects[i] += int(mine)
@@ -152,7 +154,11 @@ class Piece(NamedTuple):
             both = F.interpolate(both, self.size, mode='bilinear', antialias=True)[0]
             pixels, level = both[:3].round().clamp(0, 255).to(torch.uint8), both[3]
         if self.mirror: pixels, level = pixels.flip(-1), level.flip(-1)
-        return pixels, level > _least(tau_high)
+        x0, y0 = (max(math.floor(v - c), 0) for v, c in zip(self.box[:2], self.corner[::-1]))
+        x1, y1 = (max(math.ceil(v - c), 0) for v, c in zip(self.box[2:], self.corner[::-1]))
+        mask = torch.zeros_like(level, dtype=torch.bool)
+        mask[y0:y1, x0:x1] = level[y0:y1, x0:x1] > _least(tau_high) # the pixels that the box touches
+        return pixels, mask
 
 def draw(bank:Bank, rng, # numpy generator
          into:tuple, # (H, W) of the image that is pasted on
@@ -169,9 +175,15 @@ def draw(bank:Bank, rng, # numpy generator
         move, mirror, factor = rng.uniform(-shift, shift, 2), bool(rng.random() < flip), 2 ** rng.uniform(-scale, scale)
         size = tuple(max(1, round(s * factor)) for s in (h, w))
         corner = tuple(p + round((s - new) / 2 + m * side) for p, s, new, m, side in zip((y, x), (h, w), size, move, into))
-        if all(-s < c < side for s, c, side in zip(size, corner, into)): # else it lies outside
-            pieces.append(Piece(crops[k], labels[k], (h, w), size, corner, mirror, _moved(boxes[k], places[k], size, corner, mirror)))
+        x0, y0, x1, y1 = _moved(boxes[k], places[k], size, corner, mirror)
+        dy, dx = _back(y0, y1, into[0]), _back(x0, x1, into[1])
+        box = x0 + dx, y0 + dy, x1 + dx, y1 + dy
+        pieces.append(Piece(crops[k], labels[k], (h, w), size, (corner[0] + dy, corner[1] + dx), mirror, box))
     return pieces
+
+def _back(low, high, side): # pixels by which a box from `low` to `high` moves so that as much of it as can be lies in 0..side
+    low, high = math.floor(low), math.ceil(high)
+    return -min(high - side, max(low, 0)) if high > side else min(-low, max(side - high, 0)) if low < 0 else 0
 
 def _moved(box, place, size, corner, mirror): # the box of a crop that is scaled, mirrored and put at `corner`
     x0, y0, x1, y1 = (v - start for v, start in zip(box, (place[1], place[0]) * 2))
@@ -282,7 +294,7 @@ def copy_paste(batch:Batch, # is not written on
 # %% ../nbs/15_copy_paste.ipynb #0047
 def paste_loss(out:Output, # the student's
                batch:Batch # as `copy_paste` returned it
-              ) -> Tensor: # scalar, mean over the positives of pasted objects; 0 for none
+              ) -> Tensor: # scalar, mean over the positives of pasted objects whose mask holds a grid point; 0 for none
     "L_paste (SIM, Eq. 9)."
     pasted = batch.pasted()
     who = pasted[out.positives.object]
@@ -290,4 +302,5 @@ def paste_loss(out:Output, # the student's
     if not len(object): return joint_mean(logits.flatten(1).sum(1))
     target = batch.pasted_masks[:, 2::4, 2::4][(pasted.cumsum(0) - 1)[object]]
     sure = batch.valid()[:, 2::4, 2::4][out.positives.image[who]]
-    return joint_mean(bce_dice(logits, target, sure))
+    part = target.flatten(1).any(1).float() # a mask between the grid points would teach that there is nothing
+    return joint_mean(bce_dice(logits, target, sure) * part, part.sum())

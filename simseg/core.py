@@ -39,6 +39,7 @@ class Instances:
     pasted: Tensor|None = None # [N] bool, True for objects that copy-paste added
     image_id: int = -1 # id of the image in its data set
     orig_size: tuple|None = None # (H, W) of the image file; None: same as `size`
+    whole: tuple|None = None # of a window: height of the image that it was cut from, and row where it begins, pixels as in `size`; None: no window
 
     def __post_init__(self):
         n = len(self.boxes)
@@ -83,7 +84,8 @@ class Batch:
              ) -> Tensor: # [B,H,W] bool, True inside the image
         "Where there is image and no padding (nor bottom strip: BoxInst drops 10 rows of COCO, an annotation artefact)."
         h, w = self.images.shape[-2:]
-        rows = [t.size[0] - int(bottom * t.size[0] / t.orig_size[0]) for t in self.targets]
+        whole = [t.whole or (t.size[0], 0) for t in self.targets]
+        rows = [min(h - int(bottom * h / t.orig_size[0]) - top, t.size[0]) for t, (h, top) in zip(self.targets, whole)]
         edge = on_device([(r, t.size[1]) for r, t in zip(rows, self.targets)], self.device)
         y, x = torch.arange(h, device=self.device), torch.arange(w, device=self.device)
         return (y < edge[:, :1])[:, :, None] & (x < edge[:, 1:])[:, None]

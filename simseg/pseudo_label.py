@@ -63,11 +63,11 @@ def relabel(dataset:CocoSet, classes:list) -> np.ndarray: # [C] the network's in
 
 # %% ../nbs/25_pseudo_label.ipynb #0007
 def coarse(l:Labeller, batch:Batch) -> tuple: # [N,h,w] M at stride 4, [N] bool objects with a positive
-    "M of the objects of a batch from their own positives."
+    "M of the objects of a batch from their own positives, not cut by their boxes: that is for the pixels of the file."
     seen = l.model(batch)
     n, where = sum(map(len, batch.targets)), seen.positives.object
     found = torch.bincount(where, minlength=n) > 0
-    if l.prototypes is not None and found.any(): return correct(l.c, seen, batch, l.prototypes).pseudo.prob, found
+    if l.prototypes is not None and found.any(): return correct(l.c, seen, batch, l.prototypes).map, found
     return instance_map(seen.logits, positive_weights(seen.quality, where, n, l.c.mu), where, n), found
 
 def filled(boxes:Tensor, # [N,4] pixels

@@ -144,14 +144,16 @@ class Run:
     def metrics(self) -> dict: return read_json(self.folder/'metrics.json')
 
     def open(self, config, # `Config`, or the dict of one
-             data_name:str, data_hash:str, device='cpu') -> str: # state: new | interrupted | done
+             data_name:str, data_hash:str, device='cpu',
+             used:dict|None=None # what the schedule makes of the configuration, for the record
+            ) -> str: # state: new | interrupted | done
         "Take the folder, unless the run is done. Raises Busy where another process has it, ValueError where it holds another configuration."
         if self.state == 'done': return 'done'
         self._lock.acquire()
-        try: return self._begin(_fields(config), data_name, data_hash, device)
+        try: return self._begin(_fields(config), data_name, data_hash, device, used)
         except BaseException: self.close(); raise
 
-    def _begin(self, config, data_name, data_hash, device):
+    def _begin(self, config, data_name, data_hash, device, used):
         state = self.state # again: it may have ended while we waited for the lock
         if state == 'done': self.close(); return state
         for left in self.folder.glob('.*.tmp'): left.unlink() # of a kill while writing
@@ -164,7 +166,8 @@ class Run:
         kept = {k: v for k, v in old.items() if k == 'branched' and self._checkpointed} # a branch counts from its first checkpoint on
         self._device, self._start, self._before = device, time.monotonic(), old.get('wall_seconds', 0)
         self._provenance = provenance(config['seed'], device) | dict(data_name=data_name, data_hash=data_hash, run_hash=run_hash(config, data_hash),
-            started=old.get('started') or datetime.now(UTC).isoformat(timespec='seconds'), resumed=old.get('resumed', -1) + 1) | kept
+            started=old.get('started') or datetime.now(UTC).isoformat(timespec='seconds'), resumed=old.get('resumed', -1) + 1)
+        self._provenance |= kept | (dict(used=used) if used else {})
         self._write_provenance()
         record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
         write_json(self.folder/'config.json', record)

@@ -50,6 +50,7 @@ class View:
     label: Tensor # [K] int64
     pseudo: Pseudo
     known: Tensor # [N] bool, the class had prototypes; where not, M = M_I
+    map: Tensor # [N,h,w] M before the box cuts it: what is brought to pixels is cut there
 
 def background_similarity(features:Tensor, prototypes:Prototypes) -> Tensor: # [B,h,w]; 0 until the background has prototypes
     "The largest cosine with the background's prototypes, the last row (ours)."
@@ -78,7 +79,7 @@ def correct(c:Config, seen:Output, # the teacher's, at the student's positives
     m = rectify(instance, similarity[pair], c.rectification, c.tau, c.alpha)
     m = torch.where(there[:, None, None], m, instance)
     pseudo = pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high)
-    return View(box, instance, similarity, pair, *of, replace(pseudo, sure=pseudo.sure & valid), there)
+    return View(box, instance, similarity, pair, *of, replace(pseudo, sure=pseudo.sure & valid), there, m)
 
 def losses(out:Output, # the student's
            view:View, batch:Batch) -> dict: # {'pseudo', 'paste'}, unweighted
@@ -103,7 +104,7 @@ def note(c:Config, seen:Output, view:View, batch:Batch,
          clean:Batch, # before anything was pasted
          memory:Memory, classes:int) -> tuple: # pixels and their classes, health
     "What is left of a batch, or of a part of one: its images go into the bank, its pixels to `settle`."
-    if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.pseudo.prob, view.pseudo.score * view.pseudo.used, c.tau_high)
+    if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.map, view.pseudo.score * view.pseudo.used, c.tau_high)
     times = torch.zeros_like(view.similarity, dtype=torch.int32).index_add(0, view.pair, (view.box & view.known[:, None, None]).int())
     semantic = histogram(semantic_map(view.similarity, c.tau), times) # each map once, its pixels as often as boxes hold them
     return *pixels(c, seen, view, batch, classes), health(view.pseudo, view.box) | dict(semantic_map=semantic)

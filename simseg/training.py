@@ -24,7 +24,7 @@ from .files import load_checkpoint, save_checkpoint
 from .inference import predict
 from .loop import HEADS, State, checkpoint, fit, make_fabric, restore
 from .pseudo_quality import pseudo_quality
-from .recipe import Data, data_sets, plan, resolved, warmup_end
+from .recipe import Data, constants, data_sets, plan, resolved, warmup_end
 from .runs import Run, run_dir, stop_after_step
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .weights import described, load_safetensors
@@ -147,7 +147,7 @@ def train(c:Config, progress:bool=True) -> Run:
     fabric, c, data = begin(c)
     folder = run_folder(c, data)
     run = Run(folder) if fabric.global_rank == 0 else None
-    if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device) if run else None) == 'done': return run
+    if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device, constants(c)) if run else None) == 'done': return run
     try:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)

@@ -12,18 +12,28 @@ from simseg.loop import State, checkpoint, make_fabric, restore, train_step
 from simseg.training import evaluate_model, leave
 
 # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
+# | queries (Mask2Former from true masks, which are compared at the same points for every object)
 # | parts (of a batch, under pseudo masks) | bf16 (SIM) | evaluate (three images)
 kind = sys.argv[1]
 accumulate = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-method, steps = ('sim', 6) if kind in ('sim', 'mask2former', 'bf16') else ('pseudo', 2) if kind == 'parts' else ('boxinst', 3)
-more = dict(mask2former=dict(head='mask2former', warmup_share=.5), parts=dict(optimizer='sgd'), bf16=dict(precision='bf16'),
-            evaluate=dict(val_images=3, score_threshold=0.))
+method, steps = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('pseudo', 2), queries=('supervised', 2)).get(kind, ('boxinst', 3))
+more = dict(mask2former=dict(head='mask2former', warmup_share=.5), queries=dict(head='mask2former'), parts=dict(optimizer='sgd'),
+            bf16=dict(precision='bf16'), evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
            weights='package', accumulate=accumulate, **more.get(kind, {})) # frozen norms
 fabric, data = make_fabric(c), data_sets(c)
 if kind == 'parts': # the mask losses of a part are means of its own, those of processes are means over all: made alike
     for module in (losses_box, losses_pseudo, copy_paste):
         module.joint_mean = lambda each, count=None: each.sum() / max(float(len(each) if count is None else count), 1e-6)
+
+
+if kind == 'queries':
+    from transformers.models.mask2former import modeling_mask2former as theirs
+    rand = torch.rand
+    class Points: # torch, as transformers sees it
+        def __getattr__(self, name): return getattr(torch, name)
+        def rand(self, n, *size, **how): return rand(1, *size, generator=torch.Generator().manual_seed(0)).expand(n, *size).clone()
+    theirs.torch = Points()
 
 
 def begin():
@@ -50,7 +60,8 @@ def go(state, model, optimizer, until=c.steps):
         grads = [p.grad.detach().double().flatten() for p in state.model.parameters() if p.grad is not None] # averaged over the ranks
         grad = dict(grad_length=sum((g @ g).item() for g in grads)**.5,
                     grad_along=sum((g * torch.linspace(-1, 1, len(g))).sum().item() for g in grads))
-        log.append({k: v.item() for k, v in losses.items()} | grad | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives)))
+        log.append({k: v.item() for k, v in losses.items()} | grad | dict(images=[t.image_id for t in batch.targets], positives=len(out.positives),
+                                                                           objects=sum(map(len, batch.targets))))
     return log
 
 

@@ -47,7 +47,7 @@ def test_parts_are_ranks(tmp_path):
     for name in ('total', 'prototypes'): assert one[name] == pytest.approx(two[0][name], rel=1e-6), name
     for single, *each in zip(one['log'], *(rank['log'] for rank in two), strict=True):
         assert single['images'] == each[0]['images'] + each[1]['images'], 'a part is a rank'
-        for name in single.keys() - {'images', 'positives'}:
+        for name in single.keys() - {'images', 'positives', 'objects'}:
             assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4, abs=1e-6), name
     assert one['log'][-1]['pseudo'] > 0 and one['prototypes'] != 0
     (whole,) = ranks(1, tmp_path, 'parts')
@@ -80,6 +80,17 @@ def test_mask2former_under_sim(tmp_path):
         for name in ('grad_length', 'grad_along'):
             assert each[0][name] == each[1][name] == pytest.approx(single[name], rel=1e-4 * 10**step), 'the gradient'
     assert 'pseudo' in two[0]['log'][-1] and all(value == value for rank in two for step in rank['log'] for value in step.values())
+
+
+def test_mask2former_from_true_masks(tmp_path):
+    "Every loss of the joint batch is the mean over ranks, of which one has fewer objects than the other."
+    (one,), two = ranks(1, tmp_path, 'queries'), ranks(2, tmp_path, 'queries')
+    assert two[0]['total'] == two[1]['total']
+    single, *each = one['log'][0], *(rank['log'][0] for rank in two)
+    assert each[0]['objects'] != each[1]['objects'] and sum(e['objects'] for e in each) == single['objects']
+    for name in ('class', 'mask', 'dice', 'l1', 'giou'):
+        assert sum(e[name] for e in each) / 2 == pytest.approx(single[name], rel=1e-4) != 0, f'{name}: normalised over all ranks'
+    for name in ('grad_length', 'grad_along'): assert each[0][name] == each[1][name] == pytest.approx(single[name], rel=1e-4), 'the gradient'
 
 
 def test_bf16(tmp_path):

@@ -40,7 +40,8 @@ def resize(image:Tensor, # [3,H,W] uint8
     boxes = instances.boxes * torch.tensor([w / old_w, h / old_h] * 2)
     masks = instances.masks
     if masks is not None: masks = F.resize(masks.byte(), [h, w], InterpolationMode.NEAREST_EXACT).bool()
-    return F.resize(image, [h, w], InterpolationMode.BILINEAR, antialias=True), replace(instances, size=(h, w), boxes=boxes, masks=masks)
+    whole = instances.whole and tuple(v * h / old_h for v in instances.whole)
+    return F.resize(image, [h, w], InterpolationMode.BILINEAR, antialias=True), replace(instances, size=(h, w), boxes=boxes, masks=masks, whole=whole)
 
 def resize_test(image:Tensor, instances:Instances, test_size:int, max_size:int) -> tuple: # image, Instances
     "How an image is prepared for evaluation: resized, nothing drawn."
@@ -64,7 +65,8 @@ def crop(image:Tensor, instances:Instances,
     kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     masks = None if instances.masks is None else instances.masks[:, top:bottom, left:right]
     if masks is not None: kept &= masks.flatten(1).any(1)
-    found = replace(instances, size=(bottom - top, right - left), boxes=boxes, masks=masks, orig_size=instances.orig_size)
+    height, above = instances.whole or (instances.size[0], 0)
+    found = replace(instances, size=(bottom - top, right - left), boxes=boxes, masks=masks, whole=(height, above + top))
     return image[:, top:bottom, left:right], found[kept]
 
 @dataclass(frozen=True)

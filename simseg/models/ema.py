@@ -23,10 +23,10 @@ def scaled_momentum(momentum:float, # m for a schedule of `reference` steps
                     steps:int, # T, steps of this schedule
                     reference:int=90000 # steps of the paper's schedule
                    ) -> float:
-    "The momentum that averages over the same share of a schedule of `steps` steps; never scaled below 0.9. ValueError at momentum >= 1."
+    "The momentum that averages over the same share of a shorter schedule, of `steps` steps; never scaled below 0.9. ValueError at momentum >= 1."
     if momentum >= 1 or steps <= 0: raise ValueError(f"Momentum must be below 1 and steps above 0, got {momentum} and {steps}.")
     gap = 1 - momentum
-    return 1 - gap * min(reference / steps, max(1 / (10 * gap), 1))
+    return 1 - gap * min(max(reference / steps, 1), max(1 / (10 * gap), 1))
 
 # %% ../../nbs/09_models.ema.ipynb #0010
 class Teacher(nn.Module):

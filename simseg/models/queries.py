@@ -159,16 +159,18 @@ def true_masks(batch:Batch) -> list: # B of [n,H,W] float, in the padded image
     return out
 
 def mask_losses(criterion, embedder, said:Said, batch:Batch) -> tuple: # Positives, {'class', 'mask', 'dice'}
-    "transformers' matching and loss at every output, the last one first, summed."
+    "transformers' matching and mask losses at every output, summed, over the mean number of objects of a process; `class_loss` of these matches."
     truth, labels, shape = true_masks(batch), [t.labels for t in batch.targets], [n // 4 for n in batch.images.shape[-2:]]
     start = [0, *torch.tensor([len(t) for t in batch.targets]).cumsum(0).tolist()]
-    count, rows, losses = criterion.get_num_masks(labels, batch.device), [], dict.fromkeys(('class', 'mask', 'dice'), 0.)
+    count = world_mean(on_device(float(start[-1]), batch.device)).clamp(min=1)
+    rows, losses = [], dict.fromkeys(('mask', 'dice'), 0.)
     for k in (len(said.hidden) - 1, *range(len(said.hidden) - 1)):
         each = [torch.einsum('qc,chw->qhw', e, x).float() for e, x in zip(embedder(said.hidden[k]), said.pixels)]
         masks, classes = torch.stack([grown(m, shape, NOWHERE) for m in each]), said.classes[k].float()
         found = criterion.matcher(masks, classes, truth, labels)
-        each = criterion.loss_masks(masks, truth, found, count) | criterion.loss_labels(classes, labels, found)
-        for name, key in (('class', 'cross_entropy'), ('mask', 'mask'), ('dice', 'dice')): losses[name] = losses[name] + each[f'loss_{key}']
+        each = criterion.loss_masks(masks, truth, found, count)
+        for name in losses: losses[name] = losses[name] + each[f'loss_{name}']
         rows += [(b, start[b] + n, q, k) for b, (qs, ns) in enumerate(found) for q, n in zip(qs.tolist(), ns.tolist())]
     table = torch.tensor(sorted(rows, key=lambda r: (r[0], r[3], r[2])), dtype=torch.long).view(-1, 4).to(batch.device)
-    return Positives(*table.T), losses
+    pos = Positives(*table.T)
+    return pos, class_loss(said, pos, torch.cat(labels)) | losses
