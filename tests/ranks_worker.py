@@ -16,7 +16,8 @@ from simseg.training import evaluate_model, leave
 # | parts (of a batch, under pseudo masks) | bf16 (SIM) | evaluate (three images)
 kind = sys.argv[1]
 accumulate = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-method, steps = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('pseudo', 2), queries=('supervised', 2)).get(kind, ('boxinst', 3))
+kinds = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('pseudo', 2), queries=('supervised', 2))
+method, steps = kinds.get(kind, ('boxinst', 3))
 more = dict(mask2former=dict(head='mask2former', warmup_share=.5), queries=dict(head='mask2former'), parts=dict(optimizer='sgd'),
             bf16=dict(precision='bf16'), evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
