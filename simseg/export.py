@@ -68,7 +68,7 @@ class Graph(nn.Module):
         where, label = flat // product.shape[1], flat % product.shape[1]
         limit = torch.stack([size[1], size[0], size[1], size[0]])
         boxes = torch.minimum(raw.boxes(torch.zeros_like(where), where).clamp(min=0), limit.to(score.dtype))
-        keep = fixed_nms(boxes, label, self.nms) & (score > self.least)
+        keep = fixed_nms(boxes, label, self.nms) & (score > self.least) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         best = (n * (~keep) + torch.arange(n, device=image.device)).argsort()[:self.slots] # those that stay first, best first
         at = where[best]
         params = m.controller(raw.towers, torch.zeros_like(at), at, raw.level[at])

@@ -128,7 +128,7 @@ def mask_box_ratio(out:Output, batch:Batch) -> Tensor: # scalar
     return inside.mean() if len(inside) else out.logits.new_tensor(float('nan'))
 
 # %% ../nbs/19f_loop.ipynb #0012
-IN_ANY_ORDER = dict(condinst=(), mask2former=('grid_sampler_2d_backward', 'nll_loss2d')) # on CUDA, also with `deterministic`
+IN_ANY_ORDER = dict(condinst=(), mask2former=('grid_sampler_2d_backward',)) # on CUDA, also with `deterministic`
 
 def make_fabric(c:Config) -> Fabric:
     "Device, processes and precision. Under torchrun the ranks are found by themselves."

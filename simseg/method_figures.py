@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from .copy_paste import Bank, Entry, copy_paste, draw, grow
+from .copy_paste import Bank, Entry, Piece, copy_paste, draw
 from .config import Config
 from .core import Batch, numpy_rng
 from .data.loader import eval_loader, loader
@@ -49,9 +49,8 @@ def entry_masks(entry:Entry, size:tuple # (H, W) of its image
                ) -> Tensor: # [K,H,W] bool
     "The masks that an entry can paste, at their places."
     masks = torch.zeros(len(entry.labels), *size, dtype=torch.bool)
-    for mask, (y, x, h, w), crop in zip(masks, entry.place.tolist(), entry.crops()):
-        level = crop[3 * h * w:].view((h + 1) // 4, (w + 1) // 4)
-        mask[y:y + h, x:x + w] = grow(level, h, w) > round(255 * entry.tau_high, 6)
+    for mask, (y, x, h, w), box, crop in zip(masks, entry.place.tolist(), entry.boxes.tolist(), entry.crops()):
+        mask[y:y + h, x:x + w] = Piece(crop, 0, (h, w), (h, w), (y, x), False, box).unpack(crop, entry.tau_high)[1]
     return masks
 
 def paste(c:Config, target:Shot, source:Shot, *keys) -> tuple: # Batch with x_paste; [K] bool, the source's objects that were taken
