@@ -45,7 +45,8 @@ class State:
         torch.manual_seed(entropy(c.seed, 'init') >> 1)
         self.model = HEADS[c.head](c, classes).to(device, memory_format=torch.channels_last) # the layout that convolutions prefer on CPUs
         self.memory = Memory(c, classes, device) if c.method in SELF_CORRECTING else None
-        self.teacher = Teacher(self.model, scaled_momentum(c.ema_momentum, c.steps)) if self.memory or c.evaluate == 'teacher' else None
+        follow = self.memory or c.evaluate == 'teacher'
+        self.teacher = Teacher(self.model, scaled_momentum(c.ema_momentum, c.steps, c.warmup_share)) if follow else None
         for net in (self.model, self.teacher and self.teacher.module):
             if net and c.compile: net.backbone.compile()
         self.evaluated = self.teacher.module if c.evaluate == 'teacher' else self.model

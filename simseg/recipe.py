@@ -83,9 +83,9 @@ def warmup_ramp(c:Config, step:int) -> float:
 # %% ../nbs/19b_recipe.ipynb #plan1
 def constants(c:Config) -> dict: # {'warmup_end', 'teacher_momentum', 'teacher_momentum_at_end', 'prototype_momentum'}
     "What the schedule makes of the paper's time constants, for the record of a run. The teacher's momentum is that where the low-level warm-up ends."
-    m, end = scaled_momentum(c.ema_momentum, c.steps), warmup_end(c)
+    m, end = scaled_momentum(c.ema_momentum, c.steps, c.warmup_share), warmup_end(c)
     return dict(warmup_end=end, teacher_momentum=warm_momentum(m, end), teacher_momentum_at_end=warm_momentum(m, c.steps - 1),
-                prototype_momentum=scaled_momentum(c.prototype_momentum, c.steps))
+                prototype_momentum=scaled_momentum(c.prototype_momentum, c.steps, c.warmup_share))
 
 def plan(c:Config) -> str: # `resolved`
     "Batch, learning rate and schedule in three lines."

@@ -27,7 +27,7 @@ __all__ = ['Memory', 'View', 'background_similarity', 'augment', 'correct', 'los
 class Memory:
     "Prototypes of every class and the memory bank, saved and restored together."
     def __init__(self, c:Config, classes:int, device='cpu'):
-        gamma = scaled_momentum(c.prototype_momentum, c.steps)
+        gamma = scaled_momentum(c.prototype_momentum, c.steps, c.warmup_share)
         rows = classes + (c.similarity == 'contrast') # the last is the background
         self.prototypes = Prototypes(rows, c.prototypes, c.mask_channels, gamma, c.epsilon, c.sinkhorn_iterations, c.seed).to(device)
         self.bank = Bank(c.bank)

@@ -33,7 +33,9 @@ def notebooks() -> list[Path]:
 
 
 def clean_env(**changes) -> dict:
-    "The environment for a subprocess: one thread, no screen, and IN_TEST only where it is asked for."
+    "The environment for a subprocess: one thread, no screen, and IN_TEST only where it is asked for. A PYTHONPATH that is there stays, behind ours."
+    kept = os.environ.get('PYTHONPATH')
+    if kept and 'PYTHONPATH' in changes: changes['PYTHONPATH'] += os.pathsep + kept
     env = {key: value for key, value in os.environ.items() if key != 'IN_TEST'}
     return env | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg', 'PYTHONUNBUFFERED': '1'} | changes
 

@@ -21,12 +21,14 @@ def warm_momentum(momentum:float, # m
 
 def scaled_momentum(momentum:float, # m for a schedule of `reference` steps
                     steps:int, # T, steps of this schedule
-                    reference:int=90000 # steps of the paper's schedule
+                    warmup:float=1/9, # share of it that low-level losses are alone
+                    reference:int=90000 # steps of the paper's schedule, a ninth of them warm-up
                    ) -> float:
-    "The momentum that averages over the same share of a shorter schedule, of `steps` steps; never scaled below 0.9. ValueError at momentum >= 1."
+    "The momentum that averages over the same share of a schedule of `steps` steps; of a longer one, of its warm-up. Never below 0.9. ValueError at 1."
     if momentum >= 1 or steps <= 0: raise ValueError(f"Momentum must be below 1 and steps above 0, got {momentum} and {steps}.")
     gap = 1 - momentum
-    return 1 - gap * min(max(reference / steps, 1), max(1 / (10 * gap), 1))
+    shorter, longer = reference / steps, min(reference / (9 * max(warmup * steps, 1)), 1)
+    return 1 - gap * min(max(shorter, longer), max(1 / (10 * gap), 1))
 
 # %% ../../nbs/09_models.ema.ipynb #0010
 class Teacher(nn.Module):
