@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import Batch, Output, joint_mean, numpy_rng, on_device
-from .losses.box import box_masks
+from .losses.box import box_masks, touched
 from .losses.pseudo import bce_dice
 from .models.condinst import aligned_bilinear
 
@@ -93,7 +93,7 @@ class Bank:
         level = levels(prob, tau_high)
         above, shape = (level > _least(tau_high)) & batch.valid()[:, 2::4, 2::4][image], level.shape[1:]
         around = above & box_masks(boxes + on_device([-4., -4, 4, 4], boxes.device), shape) # cells that reach into the box
-        some, own = (above & box_masks(boxes, shape)).flatten(1).any(1), ~batch.pasted()
+        some, own = (above & touched(boxes, shape, 4)).flatten(1).any(1), ~batch.pasted()
         facts = torch.stack([*span(around.any(2)), *span(around.any(1)), labels, score.float() * some * own, own, *boxes.T], 1).cpu() # waits
         plan, crops, objects = [], [], [0] * len(batch)
         for n, ((top, bottom, left, right, label, s, mine, *annotated), i) in enumerate(zip(facts.tolist(), _owners(batch))):
@@ -154,8 +154,8 @@ class Piece(NamedTuple):
             both = F.interpolate(both, self.size, mode='bilinear', antialias=True)[0]
             pixels, level = both[:3].round().clamp(0, 255).to(torch.uint8), both[3]
         if self.mirror: pixels, level = pixels.flip(-1), level.flip(-1)
-        x0, y0 = (max(math.floor(v - c), 0) for v, c in zip(self.box[:2], self.corner[::-1]))
-        x1, y1 = (max(math.ceil(v - c), 0) for v, c in zip(self.box[2:], self.corner[::-1]))
+        x0, y0 = (max(math.floor(round(v - c, 4)), 0) for v, c in zip(self.box[:2], self.corner[::-1])) # a scaled box ends a rounding off
+        x1, y1 = (max(math.ceil(round(v - c, 4)), 0) for v, c in zip(self.box[2:], self.corner[::-1]))
         mask = torch.zeros_like(level, dtype=torch.bool)
         mask[y0:y1, x0:x1] = level[y0:y1, x0:x1] > _least(tau_high) # the pixels that the box touches
         return pixels, mask
@@ -176,13 +176,13 @@ def draw(bank:Bank, rng, # numpy generator
         size = tuple(max(1, round(s * factor)) for s in (h, w))
         corner = tuple(p + round((s - new) / 2 + m * side) for p, s, new, m, side in zip((y, x), (h, w), size, move, into))
         x0, y0, x1, y1 = _moved(boxes[k], places[k], size, corner, mirror)
-        dy, dx = _back(y0, y1, into[0]), _back(x0, x1, into[1])
+        dy, dx = (_back(max(lo, c), min(hi, c + n), side) for lo, hi, c, n, side in zip((y0, x0), (y1, x1), corner, size, into))
         box = x0 + dx, y0 + dy, x1 + dx, y1 + dy
         pieces.append(Piece(crops[k], labels[k], (h, w), size, (corner[0] + dy, corner[1] + dx), mirror, box))
     return pieces
 
-def _back(low, high, side): # pixels by which a box from `low` to `high` moves so that as much of it as can be lies in 0..side
-    low, high = math.floor(low), math.ceil(high)
+def _back(low, high, side): # pixels by which what lies from `low` to `high` moves so that as much of it as can be lies in 0..side
+    low, high = math.floor(round(low, 4)), math.ceil(round(high, 4))
     return -min(high - side, max(low, 0)) if high > side else min(-low, max(side - high, 0)) if low < 0 else 0
 
 def _moved(box, place, size, corner, mirror): # the box of a crop that is scaled, mirrored and put at `corner`

@@ -19,6 +19,7 @@ from .data.coco import CocoSet, read
 from .data.loader import collate, resize_test
 from .evaluate import encode
 from .inference import full_maps
+from .losses.box import touched
 from .losses.pseudo import mask_iou, pseudo_masks
 from .predict import arguments, command, left_out, open_model
 from .files import load_checkpoint, write_json
@@ -26,7 +27,7 @@ from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
 # %% auto #0
-__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'filled', 'label_image', 'crowds', 'label_set', 'summary', 'main']
+__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'label_image', 'crowds', 'label_set', 'summary', 'main']
 
 # %% ../nbs/25_pseudo_label.ipynb #0005
 @dataclass
@@ -70,13 +71,6 @@ def coarse(l:Labeller, batch:Batch) -> tuple: # [N,h,w] M at stride 4, [N] bool 
     if l.prototypes is not None and found.any(): return correct(l.c, seen, batch, l.prototypes).map, found
     return instance_map(seen.logits, positive_weights(seen.quality, where, n, l.c.mu), where, n), found
 
-def filled(boxes:Tensor, # [N,4] pixels
-           size:tuple) -> Tensor: # [N,H,W] bool
-    "The pixels that a box touches: every object has at least one."
-    y, x = torch.arange(size[0], device=boxes.device)[:, None], torch.arange(size[1], device=boxes.device)
-    x0, y0, x1, y1 = boxes.T[..., None, None]
-    return (x + 1 > x0) & (x < x1) & (y + 1 > y0) & (y < y1)
-
 @torch.no_grad()
 def label_image(l:Labeller, image:Tensor, # [3,H,W] uint8
                 objects:Instances, # boxes in its pixels, labels by the network's index
@@ -88,7 +82,7 @@ def label_image(l:Labeller, image:Tensor, # [3,H,W] uint8
     device = next(l.model.parameters()).device
     m, found = coarse(l, collate([item]).to(device))
     for rows in torch.arange(len(objects)).split(at_once):
-        box = filled(objects.boxes[rows].to(device), objects.size)
+        box = touched(objects.boxes[rows].to(device), objects.size)
         full = full_maps(m[rows], item[1].size, objects.size)
         p = pseudo_masks(full, box, found[rows], l.c.tau_low, l.c.tau_high)
         masks = (p.prob > threshold) & box
@@ -112,7 +106,7 @@ def crowds(dataset:CocoSet) -> list: # annotations
         if not crowd or image not in sizes: continue
         x, y, w, h = row['bbox']
         box = torch.tensor([[x, y, x + w, y + h]])
-        if (mask := filled(box, sizes[image])[0]).any(): out.append(_row(row['id'], image, category, box[0], mask, iscrowd=1))
+        if (mask := touched(box, sizes[image])[0]).any(): out.append(_row(row['id'], image, category, box[0], mask, iscrowd=1))
     return out
 
 def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are compared with
@@ -132,7 +126,7 @@ def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are com
                                     score=round(score, 5), made=how))
             table.append(dict(id=number, how=how, score=score) | {'class': dataset.classes[category]})
         for row, truth, (mask, *_), b in zip(table[len(table) - len(made):], () if objects.masks is None else objects.masks, made, objects.boxes):
-            row['iou'], row['iou_box'] = (mask_iou(m[None], truth[None]).item() for m in (mask, filled(b[None], objects.size)[0]))
+            row['iou'], row['iou_box'] = (mask_iou(m[None], truth[None]).item() for m in (mask, touched(b[None], objects.size)[0]))
         images.append(dict(id=objects.image_id, file_name=dataset.files[i], height=objects.size[0], width=objects.size[1]))
     left = {i['id'] for i in images}
     done = dict(info=dict(description='masks made from boxes', threshold=threshold), images=images,

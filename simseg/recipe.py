@@ -81,9 +81,10 @@ def warmup_ramp(c:Config, step:int) -> float:
     return min(step / warmup_end(c), 1.0)
 
 # %% ../nbs/19b_recipe.ipynb #plan1
-def constants(c:Config) -> dict: # {'warmup_end', 'teacher_momentum', 'teacher_momentum_at_end', 'prototype_momentum'}
+def constants(c:Config) -> dict: # {'warmup_end'}, and for pseudo and sim {'teacher_momentum', 'teacher_momentum_at_end', 'prototype_momentum'}
     "What the schedule makes of the paper's time constants, for the record of a run. The teacher's momentum is that where the low-level warm-up ends."
     m, end = scaled_momentum(c.ema_momentum, c.steps, c.warmup_share), warmup_end(c)
+    if c.method not in ('pseudo', 'sim'): return dict(warmup_end=end)
     return dict(warmup_end=end, teacher_momentum=warm_momentum(m, end), teacher_momentum_at_end=warm_momentum(m, c.steps - 1),
                 prototype_momentum=scaled_momentum(c.prototype_momentum, c.steps, c.warmup_share))
 
@@ -97,7 +98,8 @@ def plan(c:Config) -> str: # `resolved`
         f"{c.batch_size} images a step: {c.devices} process{'es' * (c.devices > 1)} x {c.accumulate} part{'s' * (c.accumulate > 1)} x {images}",
         f"learning rate {base_lr(c):g} ({c.optimizer}, {rule}), {c.warmup_steps:,} steps of warm-up, {falls} of {c.steps:,} steps",
         f"low-level losses alone until step {at['warmup_end']:,}; momentum of the teacher then {at['teacher_momentum']:.6g}, "
-        f"at the end {at['teacher_momentum_at_end']:.6g}; of the prototypes {at['prototype_momentum']:.6g}"))
+        f"at the end {at['teacher_momentum_at_end']:.6g}; of the prototypes {at['prototype_momentum']:.6g}" if len(at) > 1 else
+        f"the pairwise loss rises until step {at['warmup_end']:,}" if c.method == 'boxinst' else 'true masks'))
 
 # %% ../nbs/19b_recipe.ipynb #0015
 def parameter_groups(c:Config, model:nn.Module) -> list:

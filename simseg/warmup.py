@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from .config import Config
-from .recipe import Data
+from .recipe import Data, constants
 from .runs import Busy, Run, run_dir
 
 # %% ../nbs/19c_warmup.ipynb #0005
@@ -38,7 +38,7 @@ def open_or_wait(fabric, run:Run|None, # None on other ranks than the first
     while True:
         state = None
         if run:
-            try: state = run.open(w, data.name, data.hash, fabric.device)
+            try: state = run.open(w, data.name, data.hash, fabric.device, constants(w))
             except Busy: pass
         if state := fabric.broadcast(state): return state
         time.sleep(pause)

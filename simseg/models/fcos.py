@@ -243,7 +243,7 @@ def detect(raw:Raw,
         where, label, score = where[order], label[order], score[order]
         boxes = raw.boxes(torch.full_like(where, b), where)
         boxes = torch.minimum(boxes.clamp(min=0), on_device([w, h, w, h], boxes.device, boxes.dtype))
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(1) # of a box beyond the image nothing is left
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero()[:, 0] # of a box beyond the image nothing is left
         boxes, where, label, score = (v[inside] for v in (boxes, where, label, score))
         keep = batched_nms(boxes, score.sqrt(), label, nms_threshold)[:limit]
         out.append(Detections(boxes[keep], label[keep], score[keep].sqrt(), where[keep], raw.level[where[keep]]))
