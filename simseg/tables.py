@@ -88,8 +88,8 @@ def as_text(table:Table, setting:Setting, summary:pd.DataFrame) -> str: # Markdo
 
 # %% ../nbs/22b_tables.ipynb #0014
 def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame): # -> figure
-    "AP against the parameter: the paper's, and ours with every seed. Where the rows are ways, not values, they stand below each other, unconnected."
-    names, ways = [r.label for r in table.rows], max(len(r.label) for r in table.rows) > 9
+    "AP against the parameter: the paper's, and ours with every seed. Rows that have words stand below each other, unconnected."
+    names, ways = [r.label for r in table.rows], any(c.isalpha() for r in table.rows for c in r.label)
     at, figure = range(len(names)), plt.figure(figsize=(6.4, 1.2 + .22 * len(names) if ways else 2.7), dpi=130, layout='constrained')
     axes, default = figure.subplots(1, 2, sharey=ways), next(i for i, r in enumerate(table.rows) if r.default)
     def draw(ax, place, value, *how, **more): ax.plot(*((value, place) if ways else (place, value)), *how, **more)
@@ -105,6 +105,7 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
         else:
             ax.set_xticks(list(at), names); ax.set_xlim(-.4, len(at) - .6); ax.set_ylabel('mask AP, percent', fontsize=8)
             ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.axvline(default, color='0.85', linewidth=6, zorder=0)
+    if ways: axes[0].set_ylabel(table.parameter, fontsize=8)
     plt.close(figure)
     return figure
 
