@@ -134,6 +134,9 @@ def _check(batch, prob, score):
                          f"got {list(prob.shape)} and {len(score)}.")
 
 # %% ../nbs/15_copy_paste.ipynb #0020
+def _pixels(low, high): # first and one past the last pixel that what lies from `low` to `high` touches; resized boxes end a rounding off
+    return math.floor(round(low, 4)), math.ceil(round(high, 4))
+
 class Piece(NamedTuple):
     "A drawn object on its way to an image."
     data: Tensor # its crop, as in `Entry.data`
@@ -154,10 +157,9 @@ class Piece(NamedTuple):
             both = F.interpolate(both, self.size, mode='bilinear', antialias=True)[0]
             pixels, level = both[:3].round().clamp(0, 255).to(torch.uint8), both[3]
         if self.mirror: pixels, level = pixels.flip(-1), level.flip(-1)
-        x0, y0 = (max(math.floor(round(v - c, 4)), 0) for v, c in zip(self.box[:2], self.corner[::-1])) # a scaled box ends a rounding off
-        x1, y1 = (max(math.ceil(round(v - c, 4)), 0) for v, c in zip(self.box[2:], self.corner[::-1]))
+        x, y = (slice(*(max(p, 0) for p in _pixels(low - c, high - c))) for low, high, c in zip(self.box[:2], self.box[2:], self.corner[::-1]))
         mask = torch.zeros_like(level, dtype=torch.bool)
-        mask[y0:y1, x0:x1] = level[y0:y1, x0:x1] > _least(tau_high) # the pixels that the box touches
+        mask[y, x] = level[y, x] > _least(tau_high)
         return pixels, mask
 
 def draw(bank:Bank, rng, # numpy generator
@@ -182,7 +184,7 @@ def draw(bank:Bank, rng, # numpy generator
     return pieces
 
 def _back(low, high, side): # pixels by which what lies from `low` to `high` moves so that as much of it as can be lies in 0..side
-    low, high = math.floor(round(low, 4)), math.ceil(round(high, 4))
+    low, high = _pixels(low, high)
     return -min(high - side, max(low, 0)) if high > side else min(-low, max(side - high, 0)) if low < 0 else 0
 
 def _moved(box, place, size, corner, mirror): # the box of a crop that is scaled, mirrored and put at `corner`

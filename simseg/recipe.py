@@ -93,13 +93,15 @@ def plan(c:Config) -> str: # `resolved`
     images, at = c.batch_size // (c.devices * c.accumulate), constants(c)
     steps = [round(m * c.steps) for m in c.milestones]
     falls = 'falls to 0 as (1 - t/T)^0.9' if c.schedule == 'poly' else f"x 0.1 after {' and '.join(f'{s:,}' for s in steps)}"
+    if c.method == 'supervised': last = 'true masks'
+    elif c.method == 'boxinst': last = f"the pairwise loss rises until step {at['warmup_end']:,}"
+    else: last = (f"low-level losses alone until step {at['warmup_end']:,}; momentum of the teacher then {at['teacher_momentum']:.6g}, "
+                  f"at the end {at['teacher_momentum_at_end']:.6g}; of the prototypes {at['prototype_momentum']:.6g}")
     rule = f'{c.lr:g} for 16 images, linear rule' if c.optimizer == 'sgd' else 'as given, for any batch'
     return '\n'.join((
         f"{c.batch_size} images a step: {c.devices} process{'es' * (c.devices > 1)} x {c.accumulate} part{'s' * (c.accumulate > 1)} x {images}",
         f"learning rate {base_lr(c):g} ({c.optimizer}, {rule}), {c.warmup_steps:,} steps of warm-up, {falls} of {c.steps:,} steps",
-        f"low-level losses alone until step {at['warmup_end']:,}; momentum of the teacher then {at['teacher_momentum']:.6g}, "
-        f"at the end {at['teacher_momentum_at_end']:.6g}; of the prototypes {at['prototype_momentum']:.6g}" if len(at) > 1 else
-        f"the pairwise loss rises until step {at['warmup_end']:,}" if c.method == 'boxinst' else 'true masks'))
+        last))
 
 # %% ../nbs/19b_recipe.ipynb #0015
 def parameter_groups(c:Config, model:nn.Module) -> list:

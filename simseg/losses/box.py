@@ -46,25 +46,24 @@ def colour_similarity(batch:Batch, stride:int=4,
     return similar, batch.valid(bottom)[:, half::stride, half::stride]
 
 # %% ../../nbs/10_losses.box.ipynb #0010
+def _on_grid(inside, boxes, shape, stride): # [N,h,w], where inside(p, low, high) holds for both coordinates of a grid point's pixel
+    y, x = (torch.arange(n, device=boxes.device) * stride + stride // 2 for n in shape)
+    x0, y0, x1, y1 = boxes[..., None].unbind(1)
+    return inside(y, y0, y1)[:, :, None] & inside(x, x0, x1)[:, None]
+
 def box_masks(boxes:Tensor, # [N,4] pixels
               shape:tuple, # (h, w) of the grid
               stride:int=4 # pixels
              ) -> Tensor: # [N,h,w] bool
     "Filled boxes on the grid of mask logits (BoxInst)."
-    at = lambda n: torch.arange(n, device=boxes.device) * stride + stride // 2
-    inside = lambda p, lo, hi: (p >= lo[:, None].floor()) & (p < (hi[:, None] + 1).floor())
-    x0, y0, x1, y1 = boxes.unbind(1)
-    return inside(at(shape[0]), y0, y1)[:, :, None] & inside(at(shape[1]), x0, x1)[:, None]
+    return _on_grid(lambda p, low, high: (p >= low.floor()) & (p < (high + 1).floor()), boxes, shape, stride)
 
 def touched(boxes:Tensor, # [N,4] pixels
             shape:tuple, # (h, w) of the grid
             stride:int=1 # pixels
            ) -> Tensor: # [N,h,w] bool
     "The pixels that a box touches (at a stride: those of grid points). `box_masks` also counts the one after a box that ends between two."
-    at = lambda n: torch.arange(n, device=boxes.device) * stride + stride // 2
-    inside = lambda p, lo, hi: (p + 1 > lo[:, None]) & (p < hi[:, None])
-    x0, y0, x1, y1 = boxes.unbind(1)
-    return inside(at(shape[0]), y0, y1)[:, :, None] & inside(at(shape[1]), x0, x1)[:, None]
+    return _on_grid(lambda p, low, high: (p + 1 > low) & (p < high), boxes, shape, stride)
 
 # %% ../../nbs/10_losses.box.ipynb #0013
 def dice(p:Tensor, # [P,...] probabilities

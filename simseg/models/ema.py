@@ -24,7 +24,8 @@ def scaled_momentum(momentum:float, # m for a schedule of `reference` steps
                     warmup:float=1/9, # share of it that low-level losses are alone
                     reference:int=90000 # steps of the paper's schedule, a ninth of them warm-up
                    ) -> float:
-    "The momentum that averages over the same share of `steps` steps; of more than `reference` at most so (their warm-up may be short). Least 0.9."
+    """The momentum that averages over the same share of a schedule of `steps` steps; of one longer than `reference` it goes with the warm-up, where
+    that grows less. Never scaled below 0.9. ValueError at momentum >= 1."""
     if momentum >= 1 or steps <= 0: raise ValueError(f"Momentum must be below 1 and steps above 0, got {momentum} and {steps}.")
     gap = 1 - momentum
     shorter, longer = reference / steps, min(reference / (9 * max(warmup * steps, 1)), 1)
