@@ -17,7 +17,7 @@ from .files import load_checkpoint, plain, read_json, read_log, save_checkpoint,
 
 # %% auto #0
 __all__ = ['PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
-           'provenance', 'Busy', 'Lock', 'Run', 'stop_after_step', 'load_runs']
+           'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -219,19 +219,25 @@ class Run:
         self._lock.release()
 
 # %% ../nbs/19_runs.ipynb #9101
+class Stopped(KeyboardInterrupt):
+    "Training was asked to stop, and has saved where it is. Raised by every process."
+
 @contextlib.contextmanager
-def stop_after_step(active:bool=True):
-    "Inside, the first Ctrl-C only puts an entry into the list that this yields; the second raises KeyboardInterrupt. Main thread alone."
+def stop_after_step(alone:bool=True # one process. Of several each hears it, some twice: from the terminal and from torchrun
+                   ):
+    """Inside, Ctrl-C or SIGTERM (a cluster sends it before it kills) only puts an entry into the list that this yields. A second Ctrl-C raises
+    KeyboardInterrupt where a process is alone. Main thread alone."""
     asked = []
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield asked; return
-    def ask(*_):
-        if asked: raise KeyboardInterrupt('Stopped at once. The same command or call goes on from the last checkpoint.')
+    if threading.current_thread() is not threading.main_thread(): yield asked; return
+    def ask(number, _):
+        if asked and alone and number == signal.SIGINT:
+            raise KeyboardInterrupt('Stopped at once. The same command or call goes on from the last checkpoint.')
+        if not asked: print('\nstopping after this step' + ('; again: at once' if alone else ''), file=sys.stderr)
         asked.append(True)
-        print('\nstopping after this step; again: at once', file=sys.stderr)
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try: yield asked
-    finally: signal.signal(signal.SIGINT, before)
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
 
 # %% ../nbs/19_runs.ipynb #0038
 def load_runs(root='results/runs') -> pd.DataFrame:

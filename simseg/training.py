@@ -25,7 +25,7 @@ from .inference import predict
 from .loop import HEADS, State, checkpoint, fit, make_fabric, restore
 from .pseudo_quality import pseudo_quality
 from .recipe import Data, constants, data_sets, plan, resolved, warmup_end
-from .runs import Run, run_dir, stop_after_step
+from .runs import Run, Stopped, run_dir, stop_after_step
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .weights import described, load_safetensors
 from lightning_fabric import Fabric
@@ -153,7 +153,7 @@ def train(c:Config, progress:bool=True) -> Run:
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
         elif c.warmups and c.method != 'supervised': branch(c, fabric, state, data, run, progress)
-        with stop_after_step(fabric.world_size == 1) as asked:
+        with stop_after_step(alone=fabric.world_size == 1) as asked:
             if state.step < c.steps: fit(c, fabric, state, data, run, progress, asked=asked)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
         if state.memory and data.val.has_masks: metrics['pseudo'] = judge_teacher(c, fabric, state, data.val)
@@ -181,6 +181,10 @@ def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, cla
     return model.eval(), c, classes, ids
 
 # %% ../nbs/20_training.ipynb #0020
+def _underscored(word): # --batch-size=4 -> --batch_size=4
+    name, *value = word.split('=', 1)
+    return '='.join(['--' + name[2:].replace('-', '_'), *value]) if word.startswith('--') else word
+
 def parse(args:list|None=None) -> Config:
     "A configuration from command-line options; `--help` shows each with its source."
     p = argparse.ArgumentParser('python -m simseg.training', description=train.__doc__)
@@ -190,7 +194,7 @@ def parse(args:list|None=None) -> Config:
         kind, many = type(f.default), isinstance(f.default, tuple)
         p.add_argument(f'--{f.name}', type=type(f.default[0]) if many else str if kind is bool else kind, nargs='+' if many else None,
                        help=f"{f.metadata['source']} (paper: {f.default})".replace('%', '%%'))
-    given = vars(p.parse_args(args))
+    given = vars(p.parse_args([_underscored(word) for word in (sys.argv[1:] if args is None else args)]))
     try: return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     except ValueError as e: p.error(str(e))
 
@@ -201,12 +205,15 @@ def leave():
         torch.distributed.destroy_process_group()
 
 def main(args:list|None=None):
-    "Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; Ctrl-C is 130."
+    """Train, then print the metrics and where the run is. What the user can mend is a line on stderr and exit code 1; where Ctrl-C or SIGTERM stopped
+    it, 130."""
     c = parse(args)
     if not int(os.environ.get('RANK', 0)): print(plan(resolved(c)), flush=True)
     try: run = train(c)
     except KeyboardInterrupt as e:
-        print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr); sys.exit(130)
+        if not int(os.environ.get('RANK', 0)): print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr)
+        if isinstance(e, Stopped): leave()
+        sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'python -m simseg.training: {e}')
     if run: print(*(f'{k:12} {v:.1f}' for k, v in run.metrics.items() if '_AP' in k and v is not None), f'run: {run.folder}', sep='\n')
     leave()

@@ -1,7 +1,8 @@
 "Two processes on the CPU (gloo) agree with one process on the joint batch, and a whole run under torchrun leaves one record."
-import json, subprocess, sys
+import json, os, signal, subprocess, sys, time
 
 import pytest
+import torch
 import conftest
 from conftest import ROOT, clean_env
 
@@ -108,7 +109,6 @@ def test_evaluation_gathers(tmp_path):
 
 def test_what_ranks_draw(tmp_path, monkeypatch):
     "Ranks share a batch without overlap, paste differently, and both again alike; a batch that they cannot share is refused."
-    import torch
     from simseg.config import config
     from simseg.data.loader import loader
     from simseg.losses.box import box_masks
@@ -127,6 +127,26 @@ def test_what_ranks_draw(tmp_path, monkeypatch):
     pasted = [augment(c, first, memory, 3, rank).images for rank in (0, 1, 0)]
     assert torch.equal(pasted[0], pasted[2]) and not torch.equal(pasted[0], pasted[1]) and not torch.equal(pasted[0], first.images)
     with pytest.raises(ValueError, match='multiple of the 3 devices'): batch(0, 3)
+
+
+def test_a_cluster_stops_all_after_one_step(tmp_path):
+    "SIGTERM to every process of a job, as Slurm sends it before it kills: all leave after the same step, which is saved; the same command goes on."
+    arguments = [*TORCHRUN, '-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu',
+                 '--save-every', '100', '--out', tmp_path / 'runs']
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    end = time.monotonic() + 240
+    while time.monotonic() < end and process.poll() is None:
+        if any(log.read_text().count('\n') >= 4 for log in (tmp_path / 'runs').glob('*/s0/log.jsonl')): break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    text, _ = process.communicate(timeout=120)
+    folder, = (tmp_path / 'runs').glob('*/s0')
+    step = torch.load(folder / 'last.pt', weights_only=True)['step']
+    assert process.returncode and 4 <= step < 24 and text.count(f'Stopped after step {step} of 24') == 1, text[-3000:]
+    python(arguments, tmp_path)
+    assert json.loads((folder / 'metrics.json').read_text())['steps'] == 24
+    assert [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()] == list(range(1, 25)), 'no step twice'
 
 
 def test_a_notebook_starts_them(tmp_path):

@@ -1,5 +1,5 @@
 "Nothing is lost: a training process is killed without warning and started again; its weights are those of one left alone."
-import random, signal, subprocess, sys, time
+import os, random, signal, subprocess, sys, time
 
 import pytest
 import torch
@@ -71,17 +71,21 @@ def test_asked_twice_it_runs_once(alone):
     assert (folder / 'last.pt').stat().st_mtime_ns == before
 
 
-def test_stopped_by_hand_and_resumed_is_bit_identical(alone, tmp_path):
-    "Ctrl-C: the step it falls in is saved, the exit code is 130, the message says how to go on, and the same command does."
+@pytest.mark.parametrize('how_so', ['by hand', 'by a cluster'])
+def test_stopped_and_resumed_is_bit_identical(how_so, alone, tmp_path):
+    """Ctrl-C to one process; SIGTERM to every process of a job, the loader's too: the step it falls in is saved, the exit code is 130, the message
+    says how to go on, and the same command does."""
     arguments, env = how(tmp_path / 'runs', alone / 'cache')
+    if how_so == 'by a cluster': arguments += ['--workers', '1']
     process = subprocess.Popen([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
     log, end = None, time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
         if log and log.read_text().count('\n') >= 5: break
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    if how_so == 'by hand': process.send_signal(signal.SIGINT)
+    else: os.killpg(process.pid, signal.SIGTERM)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and 'goes on from there' in text and 'Traceback' not in text, text[-2000:]
     step = torch.load(log.parent / 'last.pt', weights_only=True)['step']
