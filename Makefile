@@ -7,6 +7,7 @@ OUT ?= results/train.ipynb
 WORKERS ?= 2
 SETTING ?= tangle-quick
 CORES ?= all
+THREADS ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,8 +44,8 @@ test-detectron2: $(if $(PYTHON),,$(TEST)) ## run what needs Detectron2 and recor
 	PYTHONPATH="$(CURDIR)" $(or $(PYTHON),$(BIN)/python) experiments/detectron2/record.py $(ARGS)
 
 SWEEP := snakemake -s experiments/Snakefile --cores $(CORES) --keep-going --rerun-triggers mtime --rerun-incomplete --nolock
-tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folder, TABLES="s1 s2", SEEDS="0 1", ARGS for snakemake
-	@code=0; $(IN_VENV) $(BIN)/$(SWEEP) $(ARGS) --config setting=$(SETTING) data="$(DATA)" tables="$(TABLES)" seeds="$(SEEDS)" || code=$$?; \
+tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folder, TABLES="s1 s2", SEEDS="0 1", THREADS of a run, ARGS for snakemake
+	@code=0; $(IN_VENV) $(BIN)/$(SWEEP) $(ARGS) --config setting=$(SETTING) data="$(DATA)" tables="$(TABLES)" seeds="$(SEEDS)" threads=$(THREADS) || code=$$?; \
 	$(IN_VENV) $(BIN)/python -m simseg.tables $(SETTING) $(if $(TABLES),--tables $(TABLES)) || code=$$?; exit $$code
 
 report: $(TEST) ## renew every table from results/runs: the README's, results/README.md and results/tables
