@@ -112,7 +112,7 @@ def launch(c:Config, progress:bool=True, pause:float=1.0 # seconds between two l
                 if not done: continue
                 bar.n = done[-1]['step']
                 bar.set_postfix({k: f'{done[-1][k]:.2f}' for k in ('class', 'projection', 'pseudo') if k in done[-1]})
-        finally: child.terminate(); child.wait() # Ctrl-C: the last checkpoint stays
+        finally: child.terminate(); child.wait() # Ctrl-C: SIGTERM, on which they save their step and leave
         if child.returncode:
             said.seek(0); text = said.read()
             own = [line for line in text.splitlines() if 'simseg.training: ' in line] # the rest is torchrun's report
