@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .config import Config
 from .core import Instances
 from .data.coco import read_image
+from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
 from .files import write_json
@@ -23,8 +24,8 @@ from .show import distinct, panels, show_objects
 from .training import load_model
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'find_images', 'common_folder', 'overlay', 'write_overlay', 'rows_of', 'predict_files', 'command',
-           'left_out', 'arguments', 'open_model', 'main']
+__all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'common_folder', 'overlay', 'write_overlay', 'rows_of', 'predict_files',
+           'command', 'left_out', 'arguments', 'open_model', 'main']
 
 # %% ../nbs/24_predict.ipynb #0005
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
@@ -49,19 +50,23 @@ def common_folder(files:list) -> Path:
     return Path(os.path.commonpath([p.absolute().parent for p in files])) if files else Path.cwd()
 
 # %% ../nbs/24_predict.ipynb #0008
+MOST_SIDE = 2000 # pixels of an overlay
+
 def overlay(image:Tensor, # [3,H,W] uint8
             found:Instances, classes:list):
-    "The image with its objects, as a `Picture`; of several in one place the best alone (`distinct`)."
+    "The image, larger ones made smaller, with its objects, as a `Picture`; of several in one place the best alone (`distinct`)."
+    found, side = distinct(found), max(image.shape[1:])
+    if side > MOST_SIDE: image, found = resize(image, found, tuple(max(round(v * MOST_SIDE / side), 1) for v in image.shape[1:]))
     h, w = image.shape[1:]
     inches = 8 / max(h, w)
     figure, axes = panels(1, 1, max(w * inches, 1), max(h * inches, 1))
-    show_objects(axes[0, 0], image, distinct(found), classes)
+    show_objects(axes[0, 0], image, found, classes)
     return figure
 
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
-    "`overlay` as a PNG, about as large as the image, within 800 to 2,000 pixels."
+    "`overlay` as a PNG, about as large as the image, of 800 pixels at least."
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(overlay(image, found, classes).png(dpi=min(max(max(image.shape[1:]) / 8, 100), 250)))
+    path.write_bytes(overlay(image, found, classes).png(dpi=max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100)))
 
 # %% ../nbs/24_predict.ipynb #0011
 def rows_of(found:Instances, category_ids:list, first:int) -> list: # annotations, numbered from `first`
