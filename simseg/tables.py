@@ -160,13 +160,15 @@ def parameters_block(tables:list, settings:list, runs:pd.DataFrame) -> str: # Ma
     return markdown(pd.DataFrame(lines).fillna('–')) if lines else 'No run is recorded yet.'
 
 def with_tables(text:str, # of a README with the marks of `BLOCKS`
-                experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts', 'car-parts-small')) -> str:
+                experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts', 'car-parts-small'), # by loss
+                swept=('tangle-quick', 'car-parts-warm') # by parameter
+               ) -> str:
     "The text with both blocks renewed. Raises ValueError where a mark is missing."
     found = load_runs(runs)
-    settings = [read_setting(name, Path(experiments)/'settings.yaml') for name in settings]
+    settings, swept = ([read_setting(name, Path(experiments)/'settings.yaml') for name in names] for names in (settings, swept))
     tables = {n: read_table(Path(experiments)/f'{n}.yaml') for n in ('t3', 's1', 's2', 's3', 's4')}
     text = between(text, losses_block(tables.pop('t3'), settings, found), *BLOCKS['losses'])
-    return between(text, parameters_block(list(tables.values()), settings, found), *BLOCKS['parameters'])
+    return between(text, parameters_block(list(tables.values()), swept, found), *BLOCKS['parameters'])
 
 # %% ../nbs/22b_tables.ipynb #0023
 def main(args:list|None=None):
