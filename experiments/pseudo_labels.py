@@ -20,7 +20,7 @@ def measure(folder, dataset, size, student):
     model, c, classes, _ = load_model(folder)
     c = replace(c, test_size=size or c.test_size, max_size=max(c.max_size, round(c.max_size * (size or c.test_size) / c.test_size)))
     made = labeller(folder, model, c, classes, student)
-    _, faults, table = label_set(made, dataset)
+    _, faults, table, _ = label_set(made, dataset)
     found = summary(table, dataset.report)
     keep = ('objects', 'positives', 'no_positive', 'empty', 'mean_score', 'iou', 'iou_of_filled_boxes')
     run = read_json(folder / 'provenance.json')

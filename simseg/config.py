@@ -4,7 +4,7 @@
 
 # %% ../nbs/00b_config.ipynb #0002
 from __future__ import annotations
-import ast, difflib, re
+import ast, difflib, math, re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -199,12 +199,15 @@ def _check(c):
     positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
                 'scene', 'devices', 'accumulate', 'max_positives', 'log_every', 'save_every', 'detections',
                 'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank', 'queries', 'encoder_layers', 'decoder_layers', 'feedforward', 'points')
+    for f in fields(c):
+        if isinstance(getattr(c, f.name), float) and not math.isfinite(getattr(c, f.name)):
+            raise ValueError(f"Parameter {f.name} must be a finite number, got {getattr(c, f.name)}.")
     for name in unit:
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch', 'seed', 'data_seed'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
@@ -224,6 +227,9 @@ def _check(c):
         raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")
     if not 1 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 1..5, got {c.levels}.")
     if not c.sizes or min(c.sizes) < 32: raise ValueError(f"Parameter sizes wants short sides of at least 32 pixels, got {c.sizes}.")
+    for name in ('test_size', 'max_size', 'crop'):
+        if getattr(c, name) < 32 and (name, getattr(c, name)) != ('crop', 0):
+            raise ValueError(f"Parameter {name} wants at least 32 pixels, got {getattr(c, name)}.")
     if c.batch_size % (c.devices * c.accumulate):
         parts = f" with {c.accumulate} parts each" if c.accumulate > 1 else ''
         raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices{parts}.")
@@ -238,6 +244,8 @@ def config(preset:str='quick', # name in `PRESETS`
     for name in changes:
         if name not in known: raise _nearest(name, known, 'parameter')
     if changes.get('steps') is not None: changes = dict(schedule_batch=0) | changes # steps given by hand are meant as they are
+    for name in ('out', 'warmups', 'weights'): # a home folder that no shell has put in
+        if str(changes.get(name)).startswith('~'): changes[name] = str(Path(changes[name]).expanduser())
     values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
     return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))
 

@@ -5,22 +5,25 @@
 # %% ../nbs/26b_convert.ipynb #0002
 from __future__ import annotations
 import argparse, hashlib
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import save
 
-from .files import plain, read_json
+from .data.annotations import Faults, categories
+from .files import plain, read_json, user_path, write_file
 from .models.adelaidet import from_adelaidet
-from .models.resnet import resnet_state
+from .models.resnet import network, resnet_state
 from .predict import command
 from .runs import PACKAGES, package_version
 from .weight_files import read_tensors
 from .weights import save_safetensors
 
 # %% auto #0
-__all__ = ['class_list', 'origin', 'convert', 'main']
+__all__ = ['class_list', 'origin', 'check_resnet', 'convert', 'main']
 
 # %% ../nbs/26b_convert.ipynb #0005
 def class_list(n:int, # classes of the network
@@ -29,8 +32,12 @@ def class_list(n:int, # classes of the network
               ) -> tuple: # names, category ids
     "What the classes of a network are called. ValueError where their number is another or nothing says it."
     if annotations:
-        rows = read_json(annotations).get('categories', [])
-        found = sorted((r['id'], r['name']) for r in rows if isinstance(r, dict) and {'id', 'name'} <= r.keys())
+        data, faults = read_json(annotations), Faults(annotations)
+        rows = data.get('categories') if isinstance(data, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise ValueError(f"{annotations}: `categories` must be a list of objects with `id` and `name`")
+        found = list(categories(rows, faults).items())
+        faults.stop()
     elif names: found = list(enumerate(names, 1))
     elif n == 80:
         from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
@@ -38,6 +45,8 @@ def class_list(n:int, # classes of the network
         found = [(k, name) for k, name in enumerate(every) if name not in ('__background__', 'N/A')]
     else: raise ValueError(f"the network has {n} classes, not COCO's 80: give their names in order (--classes A B ...) or a json that has them "
                            "(--annotations)")
+    twice = [name for name, k in Counter(name for _, name in found).items() if k > 1]
+    if twice: raise ValueError(f"{annotations or 'the list'} has two classes called {twice[0]!r}")
     if len(found) != n: raise ValueError(f"{annotations or 'the list'} has {len(found)} classes, the network {n}")
     return [name for _, name in found], [k for k, _ in found]
 
@@ -47,6 +56,13 @@ def origin(path:Path) -> dict:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return dict(converted_from=path.name, sha256=digest, converted=datetime.now(UTC).isoformat(timespec='seconds'),
                 versions={p: package_version(p) for p in PACKAGES})
+
+def check_resnet(path:Path, state:dict): # {timm's name: tensor}
+    "ValueError where a ResNet's tensors have shapes that those of its depth do not have."
+    deep = 101 if 'layer3.6.conv1.weight' in state else 50
+    with torch.device('meta'): right = network(f'msra_resnet{deep}', num_classes=0).state_dict()
+    bad = [f'{k} {list(v.shape)} instead of {list(right[k].shape)}' for k, v in state.items() if k in right and v.shape != right[k].shape]
+    if bad: raise ValueError(f"{path}: {len(bad)} tensors have other shapes than a ResNet-{deep}'s: {', '.join(bad[:3])}")
 
 def convert(path:Path, out:Path|None=None, # .safetensors; None: only say what is in it
             names:list|None=None, annotations:Path|None=None, # see `class_list`
@@ -68,9 +84,12 @@ def convert(path:Path, out:Path|None=None, # .safetensors; None: only say what i
         ours, named, left = resnet_state(state)
         if not left and list(ours) == list(state):
             raise ValueError("neither a CondInst of AdelaiDet nor a ResNet of Detectron2 or Caffe2; timm's weights need no conversion")
-    except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    except (ValueError, TypeError, IndexError) as e: raise ValueError(f"{path}: {e}") from e # tensors of foreign shapes stumble anywhere
+    check_resnet(path, ours)
     rows = [('used', k, named[k]) if k in named else ('left out', k, left[k]) for k in state]
-    if out: save_file({k: v.contiguous() for k, v in ours.items()}, out, metadata={k: str(v) for k, v in origin(path).items()})
+    if out:
+        content = save({k: v.contiguous() for k, v in ours.items()}, metadata={k: str(v) for k, v in origin(path).items()})
+        write_file(out, lambda f: f.write(content))
     return rows, 'a backbone alone: train from it with weights=FILE'
 
 # %% ../nbs/26b_convert.ipynb #0012
@@ -87,10 +106,10 @@ def main(args:list|None=None) -> int: # exit code
     p = argparse.ArgumentParser('simseg-convert', epilog='Exit code: 0 done; 2 not done.', description='A CondInst or BoxInst checkpoint of '
                                 'AdelaiDet, or a ResNet of Detectron2 (R-50.pkl), as .safetensors; says what became of each tensor. Nothing in the '
                                 'file is run.')
-    p.add_argument('file', metavar='FILE', type=Path, help='.pth, .pkl or .safetensors')
-    p.add_argument('out', metavar='OUT', nargs='?', type=Path, help='.safetensors to write; without it only the list is printed')
+    p.add_argument('file', metavar='FILE', type=user_path, help='.pth, .pkl or .safetensors')
+    p.add_argument('out', metavar='OUT', nargs='?', type=user_path, help='.safetensors to write; without it only the list is printed')
     p.add_argument('--classes', nargs='+', metavar='NAME', help="names of the classes in their order (80: COCO's)")
-    p.add_argument('--annotations', type=Path, metavar='JSON', help='a COCO-form json with the classes, instead')
+    p.add_argument('--annotations', type=user_path, metavar='JSON', help='a COCO-form json with the classes, instead')
     p.add_argument('--backbone', choices=('msra_resnet50', 'msra_resnet101', 'resnet50', 'resnet101'),
                    help="resnet50 or resnet101 where training started from torchvision's weights (default: MSRA's, as published)")
     p.add_argument('--method', choices=('supervised', 'boxinst', 'pseudo', 'sim'), help='what trained it (default: boxinst with 16 mask channels)')

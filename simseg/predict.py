@@ -19,13 +19,13 @@ from .data.coco import read_image
 from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
-from .files import write_json
+from .files import check_place, user_path, write_json
 from .show import distinct, panels, show_objects
 from .training import load_model
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'common_folder', 'overlay', 'write_overlay', 'rows_of', 'predict_files',
-           'command', 'left_out', 'arguments', 'open_model', 'main']
+__all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'place', 'common_folder', 'overlay', 'write_overlay', 'rows_of',
+           'predict_files', 'command', 'left_out', 'ending', 'arguments', 'open_model', 'main']
 
 # %% ../nbs/24_predict.ipynb #0005
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
@@ -43,11 +43,17 @@ def find_images(given:list, # files, folders, globs
         found = [p for m in map(Path, matches) for p in (_below(m, skip.absolute()) if m.is_dir() else [m])]
         if not found: faults[one] = 'no image in this folder' if matches else 'no such file, and no file matches it as a pattern'
         files += found
-    return list(dict.fromkeys(files)), faults
+    once = {}
+    for p in files: once.setdefault(place(p), p)
+    return list(once.values()), faults
+
+def place(path:Path) -> Path:
+    "Where a file is, by whatever way it was named: without '..' and links of folders. A link to a file is one of its own."
+    return Path(os.path.realpath(path.parent), path.name)
 
 def common_folder(files:list) -> Path:
     "The deepest folder that holds all files; names in the results are relative to it."
-    return Path(os.path.commonpath([p.absolute().parent for p in files])) if files else Path.cwd()
+    return Path(os.path.commonpath([place(p).parent for p in files])) if files else Path.cwd()
 
 # %% ../nbs/24_predict.ipynb #0008
 MOST_SIDE = 2000 # pixels of an overlay
@@ -88,7 +94,7 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                 categories=[dict(id=k, name=n) for k, n in zip(category_ids, classes)])
     try:
         for n, path in enumerate(tqdm(files, desc='predict', unit='image', disable=not progress), 1):
-            name = path.absolute().relative_to(root).as_posix()
+            name = place(path).relative_to(root).as_posix()
             try:
                 image = read_image(path, upright=True)
                 found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
@@ -119,10 +125,16 @@ def left_out(name:str, faults:dict, asked:int):
     for what, why in faults.items(): print(f'{name}: {what}: {why}', file=sys.stderr)
     if faults: print(f'{name}: {len(faults)} of {asked} left out', file=sys.stderr)
 
+def ending(name:str, faults:dict, asked:int, done:int, stopped:bool) -> int: # exit code
+    "Says on stderr what was left out, and whether the work was stopped before its end."
+    left_out(name, faults, asked)
+    if stopped: print(f"{name}: stopped: {done} of {asked} done{', nothing written' * (not done)}", file=sys.stderr)
+    return 130 if stopped else 2 if not done else 1 if faults else 0
+
 def arguments(name:str, about:str) -> argparse.ArgumentParser: # with what all commands share
     "A parser that knows CHECKPOINT, --size and --device."
     p = argparse.ArgumentParser(name, description=about, epilog='Exit code: 0 all done; 1 done, some left out and named; 2 nothing done; 130 Ctrl-C.')
-    p.add_argument('checkpoint', metavar='CHECKPOINT', type=Path, help='the folder of a finished run, its model.pt, or a .safetensors file')
+    p.add_argument('checkpoint', metavar='CHECKPOINT', type=user_path, help='the folder of a finished run, its model.pt, or a .safetensors file')
     p.add_argument('--size', type=int, help='short side that images are resized to (default: as in the run)')
     p.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     return p
@@ -140,21 +152,23 @@ def open_model(args) -> tuple: # network, Config with the chosen size, classes, 
 def _predict(args):
     if not 0 <= args.score <= 1: raise ValueError(f"--score {args.score}: must lie in [0, 1]")
     model, c, classes, ids = open_model(args)
-    files, faults = find_images(args.images, args.out)
+    files, faults = find_images(args.images, args.out/'overlays')
     if not files: left_out('simseg-predict', faults, len(args.images)); return 2
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_place(args.out/'predictions.json')
     done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet)
-    write_json(args.out/'predictions.json', done)
-    print(f"{len(done['annotations'])} objects in {len(done['images'])} images: {args.out/'predictions.json'}")
+    code = ending('simseg-predict', faults | bad, len(files) + len(faults), len(done['images']), stopped)
+    if not done['images']: return code
+    path = args.out/('predictions.part.json' if stopped else 'predictions.json')
+    write_json(path, done)
+    print(f"{len(done['annotations'])} objects in {len(done['images'])} images: {path}")
     print(f"file names in it are relative to {common_folder(files)}")
-    left_out('simseg-predict', faults | bad, len(files) + len(faults))
-    return 130 if stopped else 1 if faults | bad else 0
+    return code
 
 def main(args:list|None=None) -> int: # exit code
     "simseg-predict"
     p = arguments('simseg-predict', 'Masks for images: overlays (PNG) and predictions.json in COCO form (run lengths).')
     p.add_argument('images', metavar='IMAGES', nargs='+', help='files, folders (with what is below them), globs')
-    p.add_argument('--out', type=Path, default=Path('predictions'), help='folder of the results (default: %(default)s)')
+    p.add_argument('--out', type=user_path, default=Path('predictions'), help='folder of the results (default: %(default)s)')
     p.add_argument('--score', type=float, default=0.3, help='least score (default: %(default)s)')
     p.add_argument('--no-overlays', action='store_true', help='write predictions.json alone')
     p.add_argument('--quiet', action='store_true', help='no progress bar')

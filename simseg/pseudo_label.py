@@ -4,6 +4,7 @@
 
 # %% ../nbs/25_pseudo_label.ipynb #0002
 from __future__ import annotations
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,20 +15,20 @@ from tqdm import tqdm
 
 from .config import Config
 from .core import Batch, Instances
-from .data.annotations import Faults, load
+from .data.annotations import Faults, decode_masks, load
 from .data.coco import CocoSet, read
 from .data.loader import collate, resize_test
 from .evaluate import encode
-from .inference import full_maps
+from .inference import full_maps, together
 from .losses.box import touched
 from .losses.pseudo import mask_iou, pseudo_masks
-from .predict import arguments, command, left_out, open_model
-from .files import load_checkpoint, write_json
+from .predict import arguments, command, ending, open_model
+from .files import check_place, load_checkpoint, user_path, write_json
 from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
 # %% auto #0
-__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'label_image', 'crowds', 'label_set', 'summary', 'main']
+__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'label_image', 'crowds', 'label_set', 'summary', 'boxes_of', 'main']
 
 # %% ../nbs/25_pseudo_label.ipynb #0005
 @dataclass
@@ -74,14 +75,14 @@ def coarse(l:Labeller, batch:Batch) -> tuple: # [N,h,w] M at stride 4, [N] bool 
 @torch.no_grad()
 def label_image(l:Labeller, image:Tensor, # [3,H,W] uint8
                 objects:Instances, # boxes in its pixels, labels by the network's index
-                threshold:float=0.5, at_once:int=8
+                threshold:float=0.5
                ): # yields for every object, in order: mask [H,W] bool, score, 'positives' | 'no positive' | 'empty'
     "Masks of the given boxes of one image, at its own size."
     if not len(objects): return
     item = resize_test(image, replace(objects, masks=None), l.c.test_size, l.c.max_size)
     device = next(l.model.parameters()).device
     m, found = coarse(l, collate([item]).to(device))
-    for rows in torch.arange(len(objects)).split(at_once):
+    for rows in torch.arange(len(objects)).split(together(objects.size, 8)):
         box = touched(objects.boxes[rows].to(device), objects.size)
         full = full_maps(m[rows], item[1].size, objects.size)
         p = pseudo_masks(full, box, found[rows], l.c.tau_low, l.c.tau_high)
@@ -109,30 +110,37 @@ def crowds(dataset:CocoSet) -> list: # annotations
         if (mask := touched(box, sizes[image])[0]).any(): out.append(_row(row['id'], image, category, box[0], mask, iscrowd=1))
     return out
 
+def _labelled(l, dataset, bare, i, labels, threshold): # image i: its annotations, its rows of the table; one mask at a time is in memory
+    image, objects = bare[i]
+    rows, table = [], []
+    made = label_image(l, image, replace(objects, labels=torch.from_numpy(labels)[objects.labels]), threshold)
+    for k, (mask, score, how) in enumerate(made, dataset.start[i]):
+        category, box, number = int(dataset.labels[k]), dataset.boxes[k], int(dataset.annotation_ids[k])
+        rows.append(_row(number, objects.image_id, dataset.category_ids[category], box, mask, score=round(score, 5), made=how))
+        table.append(dict(id=number, how=how, score=score) | {'class': dataset.classes[category]})
+        if dataset.segmentations is None: continue
+        truth, filled = decode_masks([dataset.segmentations[k]], objects.size), touched(torch.from_numpy(box)[None], objects.size)
+        table[-1] |= dict(iou=mask_iou(mask[None], truth).item(), iou_box=mask_iou(filled, truth).item())
+    return rows, table
+
 def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are compared with
               threshold:float=0.5, progress:bool=True
-             ) -> tuple: # COCO form, {file: fault}, rows of dict(id, class, how, score, iou, iou_box); the last two only with true masks
-    "Masks for all boxes of a set."
-    labels, images, annotations, faults, table = relabel(dataset, l.classes), [], crowds(dataset), {}, []
-    for i in tqdm(range(len(dataset)), desc='pseudo-label', unit='image', disable=not progress):
-        try:
-            image, objects = dataset[i]
-            made = list(label_image(l, image, replace(objects, labels=torch.from_numpy(labels)[objects.labels]), threshold))
-        except (ValueError, OSError, RuntimeError, MemoryError) as e: faults[dataset.files[i]] = str(e) or type(e).__name__; continue
-        rows = range(dataset.start[i], dataset.start[i + 1])
-        for k, (mask, score, how) in zip(rows, made):
-            category, box = int(dataset.labels[k]), dataset.boxes[k]
-            annotations.append(_row(number := int(dataset.annotation_ids[k]), objects.image_id, dataset.category_ids[category], box, mask,
-                                    score=round(score, 5), made=how))
-            table.append(dict(id=number, how=how, score=score) | {'class': dataset.classes[category]})
-        for row, truth, (mask, *_), b in zip(table[len(table) - len(made):], () if objects.masks is None else objects.masks, made, objects.boxes):
-            row['iou'], row['iou_box'] = (mask_iou(m[None], truth[None]).item() for m in (mask, touched(b[None], objects.size)[0]))
-        images.append(dict(id=objects.image_id, file_name=dataset.files[i], height=objects.size[0], width=objects.size[1]))
+             ) -> tuple: # COCO form, {file: fault}, rows of dict(id, class, how, score, iou, iou_box), whether it was interrupted
+    "Masks for all boxes of a set; iou and iou_box only with true masks. Ctrl-C ends it; what is done is kept."
+    labels, images, annotations, faults, table, stopped = relabel(dataset, l.classes), [], crowds(dataset), {}, [], False
+    bare = replace(dataset, segmentations=None)
+    try:
+        for i in tqdm(range(len(dataset)), desc='pseudo-label', unit='image', disable=not progress):
+            try: rows, judged = _labelled(l, dataset, bare, i, labels, threshold)
+            except (ValueError, OSError, RuntimeError, MemoryError) as e: faults[dataset.files[i]] = str(e) or type(e).__name__; continue
+            annotations += rows; table += judged
+            images.append(dict(id=dataset.image_ids[i], file_name=dataset.files[i], height=dataset.sizes[i][0], width=dataset.sizes[i][1]))
+    except KeyboardInterrupt: stopped = True
     left = {i['id'] for i in images}
     done = dict(info=dict(description='masks made from boxes', threshold=threshold), images=images,
                 categories=[dict(id=k, name=n) for k, n in zip(dataset.category_ids, dataset.classes)],
                 annotations=sorted((a for a in annotations if a['image_id'] in left), key=lambda a: a['id']))
-    return done, faults, table
+    return done, faults, table, stopped
 
 def summary(table:list, # of `label_set`
             report:dict # of the set
@@ -148,35 +156,49 @@ def summary(table:list, # of `label_set`
         mean_score=mean('score', [r for r in table if r['how'] == 'positives'])) | (means if true else {})
 
 # %% ../nbs/25_pseudo_label.ipynb #0016
+def boxes_of(images:Path, boxes:Path) -> tuple: # CocoSet, {file: why} of images that are not there
+    "The set that is asked for, with true masks where all are good. ValueError where nothing of it is to be had."
+    how, missing = dict(root=images, split='boxes', images='.', annotations=str(boxes.absolute())), {}
+    dataset = read(missing=missing, **how)
+    if not len(dataset): read(**how) # says what is missing
+    if not dataset.has_masks: return dataset, missing
+    try: return read(masks=True, missing=missing, **how), missing
+    except ValueError as e: print('True masks are not compared with:', e, sep='\n', file=sys.stderr)
+    return dataset, missing
+
 def _label(args):
     for name in ('threshold', 'least_score'):
         if not 0 <= getattr(args, name) < 1: raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must lie in [0, 1)")
     if not args.boxes.is_file(): raise FileNotFoundError(f"--boxes {args.boxes}: no such file")
-    how = dict(root=args.images, split='boxes', images='.', annotations=str(args.boxes.absolute()))
-    dataset = read(**how)
-    if dataset.has_masks: dataset = read(masks=True, **how)
+    if not args.images.is_dir(): raise FileNotFoundError(f"--images {args.images}: no such folder")
     if args.out.exists() and args.out.samefile(args.boxes): raise ValueError(f"--out {args.out} is the boxes json itself; give another name")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_place(args.out)
+    dataset, missing = boxes_of(args.images, args.boxes)
     model, c, classes, _ = open_model(args)
     l = labeller(args.checkpoint, model, c, classes, args.student)
     how = 'M_I with the semantic map of the prototypes' if l.prototypes is not None else 'M_I alone: no prototypes'
     print(how, f'({c.method}, {c.test_size} pixels)')
-    done, faults, table = label_set(l, dataset, args.threshold, not args.quiet)
+    done, faults, table, stopped = label_set(l, dataset, args.threshold, not args.quiet)
+    faults, asked = missing | faults, len(dataset) + len(missing)
+    code = ending('simseg-pseudo-label', faults, asked, len(done['images']), stopped)
+    if not done['images']: return code
+    every = len(done['annotations'])
     done['annotations'] = [a for a in done['annotations'] if a['iscrowd'] or a['score'] >= args.least_score]
     done['info']['made_with'] = dict(method=c.method, test_size=c.test_size, prototypes=l.prototypes is not None, least_score=args.least_score)
-    write_json(args.out, done)
+    out = args.out.with_name(f'{args.out.stem}.part{args.out.suffix}') if stopped else args.out
+    write_json(out, done)
     for name, value in summary(table, dataset.report).items(): print(f'{name:22}', f'{value:.4f}' if isinstance(value, float) else value)
-    print(f"{len(done['annotations'])} annotations of {len(done['images'])} images: {args.out}")
-    left_out('simseg-pseudo-label', faults, len(dataset))
-    return 1 if faults else 0
+    if args.least_score: print(f"{'below_least_score':22} {every - len(done['annotations'])}")
+    print(f"{len(done['annotations'])} annotations of {len(done['images'])} images: {out}")
+    return code
 
 def main(args:list|None=None) -> int: # exit code
     "simseg-pseudo-label"
     p = arguments('simseg-pseudo-label', 'Masks for given boxes, as a COCO-form set that other trainers read. A folder of a finished run of '
                   'pseudo or sim gives the masks of its teacher with its prototypes; all else those of the network (M_I, SIM Eq. 6).')
-    p.add_argument('--images', type=Path, required=True, help='folder of the images')
-    p.add_argument('--boxes', type=Path, required=True, help='COCO json with boxes; true masks in it are only compared with')
-    p.add_argument('--out', type=Path, required=True, help='json to write')
+    p.add_argument('--images', type=user_path, required=True, help='folder of the images')
+    p.add_argument('--boxes', type=user_path, required=True, help='COCO json with boxes; true masks in it are only compared with')
+    p.add_argument('--out', type=user_path, required=True, help='json to write')
     p.add_argument('--threshold', type=float, default=0.5, help='probability above which a pixel is mask (default: %(default)s)')
     p.add_argument('--least-score', type=float, default=0., help='leave out objects with a lower score; filled boxes have 0 (default: %(default)s)')
     p.add_argument('--student', action='store_true', help='the network of model.pt without prototypes, for a run that has a teacher')

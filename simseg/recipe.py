@@ -53,6 +53,7 @@ def data_sets(c:Config) -> Data:
         name = where.resolve().name
     limit = {} if c.data == 'tangle' else dict(train=c.train_images, val=c.val_images)
     train = read(where, 'train', masks=c.method == 'supervised', limit=limit.get('train', 0), dev=c.dev_images)
+    if not len(train.boxes): raise ValueError(f"{train.coco_json}: none of the {len(train)} images has a box to learn from")
     how = dict(split='train', dev=c.dev_images, part='dev') if c.dev_images else dict(split='val', classes=train.classes)
     val = read(where, limit=limit.get('val', 0), **how)
     if val.has_masks: val = read(where, limit=limit.get('val', 0), masks=True, **how) # to show beside predictions

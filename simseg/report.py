@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'DATA', 'START', 'END', 'SHOWN', 'changes', 'summary', 'markdown', 'between', 'with_results', 'main']
 
 # %% ../nbs/21_report.ipynb #0002
-import sys
+import argparse, sys
 from pathlib import Path
 
 import pandas as pd
@@ -73,10 +73,16 @@ def with_results(text:str, # with both marks
     table = summary(load_runs(runs))
     return between(text, markdown(table[[c for c in SHOWN if c in table]]) if len(table) else 'No run is recorded yet.')
 
-def main(page='results/README.md', runs='results/runs'):
+def main(args:list|None=None):
     "Renew the list of runs."
-    path = Path(page)
-    path.write_text(with_results(path.read_text(encoding='utf-8'), runs), encoding='utf-8')
+    p = argparse.ArgumentParser('python -m simseg.report', description=main.__doc__)
+    p.add_argument('page', nargs='?', type=Path, default=Path('results/README.md'), help='page with the marks of the list (default: %(default)s)')
+    p.add_argument('runs', nargs='?', type=Path, default=Path('results/runs'), help='folder of the records (default: %(default)s)')
+    given = p.parse_args(args)
+    try:
+        if not given.runs.is_dir(): raise FileNotFoundError(f"{given.runs}: no such folder")
+        given.page.write_text(with_results(given.page.read_text(encoding='utf-8'), given.runs), encoding='utf-8')
+    except (ValueError, OSError) as e: sys.exit(f'python -m simseg.report: {e}')
 
 # %% ../nbs/21_report.ipynb #0009
-if __name__ == '__main__' and '__file__' in globals(): main(*sys.argv[1:])
+if __name__ == '__main__' and '__file__' in globals(): main()

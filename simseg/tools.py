@@ -4,10 +4,12 @@
 
 # %% ../nbs/26_tools.ipynb #0002
 from __future__ import annotations
-import argparse, json
+import argparse, json, os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from .config import differences
@@ -17,8 +19,9 @@ from .data.coco import ground_truth, read, read_image
 from .data.loader import eval_loader
 from .evaluate import class_table, metrics, run_coco
 from .inference import predict
-from .predict import arguments, command, find_images, open_model
-from .files import load_checkpoint, read_json, write_json
+from .predict import arguments, command, find_images, open_model, place
+from .files import check_place, load_checkpoint, read_json, user_path, write_json
+from .pseudo_label import relabel
 from .training import load_model
 from .voc import voc, voc_masks
 from .weights import load_safetensors, save_safetensors
@@ -51,22 +54,29 @@ def _info(args):
 def info_main(args:list|None=None) -> int: # exit code
     "simseg-info"
     p = argparse.ArgumentParser('simseg-info', description="A checkpoint's classes, configuration, provenance and metrics.")
-    p.add_argument('checkpoint', metavar='CHECKPOINT', type=Path, help='the folder of a finished run, its model.pt, or a .safetensors file')
+    p.add_argument('checkpoint', metavar='CHECKPOINT', type=user_path, help='the folder of a finished run, its model.pt, or a .safetensors file')
     p.add_argument('--json', action='store_true', help='everything, as JSON')
-    p.add_argument('--safetensors', type=Path, metavar='FILE', help='write the weights there, with configuration, classes and provenance inside')
+    p.add_argument('--safetensors', type=user_path, metavar='FILE', help='write the weights there, with configuration, classes and provenance inside')
     return command('simseg-info', _info, p.parse_args(args))
 
 # %% ../nbs/26_tools.ipynb #0008
 def _eval(args):
     model, c, classes, ids = open_model(args)
-    dataset = read(args.data, args.split, limit=args.limit, images=args.images, annotations=args.annotations, classes=classes)
+    dataset = read(args.data, args.split, limit=args.limit, images=args.images, annotations=args.annotations)
+    if args.out: check_place(args.out)
+    device = next(model.parameters()).device
+    index = torch.full((len(classes),), -1, device=device) # the set's index of the network's classes, -1 where it has no such
+    index[torch.from_numpy(relabel(dataset, classes)).to(device)] = torch.arange(len(dataset.classes), device=device)
     def found():
-        device = next(model.parameters()).device
         limits = c.score_threshold, c.nms_threshold, c.detections
-        for b in eval_loader(dataset, c.test_size, c.max_size): yield from predict(model, b.to(device), *limits, host=False)
+        for b in eval_loader(dataset, c.test_size, c.max_size):
+            for one in predict(model, b.to(device), *limits, host=False):
+                one = one[index[one.labels] >= 0]
+                yield replace(one, labels=index[one.labels])
     evals = run_coco(found(), ground_truth(dataset), dataset.category_ids, not args.quiet)
     done = metrics(evals)
-    print(class_table(evals).to_string(index=False, na_rep='-', float_format='{:.1f}'.format))
+    shown = class_table(evals).map(lambda v: '-' if v is None else f'{v:.1f}' if isinstance(v, float) else v)
+    print(shown.to_string(index=False))
     print(*(f'{k:12} {v:.1f}' for k, v in done.items() if v is not None), sep='\n')
     if args.out: write_json(args.out, done | dict(images=len(dataset), test_size=c.test_size))
     return 0
@@ -74,12 +84,12 @@ def _eval(args):
 def eval_main(args:list|None=None) -> int: # exit code
     "simseg-eval"
     p = arguments('simseg-eval', 'Box and mask AP of a checkpoint on a COCO-form set, in percent, overall and by class.')
-    p.add_argument('--data', type=Path, required=True, help='folder of the set')
+    p.add_argument('--data', type=user_path, required=True, help='folder of the set')
     p.add_argument('--split', default='val', help='default: %(default)s')
-    p.add_argument('--images', help='image folder, where it is not found by itself; relative to --data')
-    p.add_argument('--annotations', help='json, in the same way')
+    p.add_argument('--images', type=os.path.expanduser, help='image folder, where it is not found by itself; relative to --data')
+    p.add_argument('--annotations', type=os.path.expanduser, help='json, in the same way')
     p.add_argument('--limit', type=int, default=0, help='first so many images')
-    p.add_argument('--out', type=Path, help='json to write the numbers to')
+    p.add_argument('--out', type=user_path, help='json to write the numbers to')
     p.add_argument('--quiet', action='store_true', help='no progress bar')
     return command('simseg-eval', _eval, p.parse_args(args))
 
@@ -94,6 +104,8 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
     try: names, photos, rows = load(path, Faults(path))
     except ValueError: return faults, {}
     of = Counter(names[category] for _, _, category, crowd in rows if not crowd)
+    for what, each in (('categories are called', names.values()), ('image entries name the file', (p[0] for p in photos.values() if p))):
+        faults += [f'{path}: {n} {what} {name!r}' for name, n in Counter(each).items() if n > 1]
     report = dict(dataset.report if dataset else {}, boxes_by_class={n: of.get(n, 0) for n in names.values()})
     if dataset: # what has no fault so far is safe to open
         for name, size in tqdm(list(zip(dataset.files, dataset.sizes)), desc='check', unit='image', disable=not progress):
@@ -102,8 +114,8 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
         if dataset.has_masks:
             try: read(root, split, masks=True, **where)
             except ValueError as e: faults += str(e).splitlines()
-        known = {(folder/name).absolute() for name in dataset.files}
-        report['images_without_entry'] = sum(p.absolute() not in known for p in find_images([folder], Path('/dev/null'))[0])
+        known = {place(folder/name) for name in dataset.files}
+        report['images_without_entry'] = sum(place(p) not in known for p in find_images([folder], Path('/dev/null'))[0])
         report['has_masks'] = dataset.has_masks
     return faults, report
 
@@ -131,18 +143,18 @@ def data_main(args:list|None=None) -> int: # exit code
     p = argparse.ArgumentParser('simseg-data', description='Check a COCO-form set, convert VOC, make tangle.')
     sub = p.add_subparsers(required=True, metavar='check | voc | tangle')
     one = sub.add_parser('check', help='every problem of one split, images opened; exit code 1 where there is one'); one.set_defaults(act=_check)
-    one.add_argument('root', type=Path, help='folder of the set')
+    one.add_argument('root', type=user_path, help='folder of the set')
     one.add_argument('--split', default='train', help='default: %(default)s')
-    one.add_argument('--images', help='image folder, where it is not found by itself; relative to root')
-    one.add_argument('--annotations', help='json, in the same way')
+    one.add_argument('--images', type=os.path.expanduser, help='image folder, where it is not found by itself; relative to root')
+    one.add_argument('--annotations', type=os.path.expanduser, help='json, in the same way')
     one.add_argument('--quiet', action='store_true', help='no progress bar')
     one = sub.add_parser('voc', help='boxes or instance masks of PASCAL VOC (and SBD) to COCO form'); one.set_defaults(act=_voc)
-    one.add_argument('root', type=Path, help='VOC folder: Annotations, ImageSets/Main, JPEGImages'); one.add_argument('out', type=Path)
+    one.add_argument('root', type=user_path, help='VOC folder: Annotations, ImageSets/Main, JPEGImages'); one.add_argument('out', type=user_path)
     one.add_argument('--splits', nargs='+', default=['train', 'val'], help='lists in ImageSets/Main, without --masks')
     one.add_argument('--masks', action='store_true', help='instance masks of VOC 2012 (ImageSets/Segmentation) instead of boxes')
-    one.add_argument('--sbd', type=Path, help="SBD's folder `dataset`: its masks too; train is then all that is not in VOC's val")
+    one.add_argument('--sbd', type=user_path, help="SBD's folder `dataset`: its masks too; train is then all that is not in VOC's val")
     one = sub.add_parser('tangle', help='write the embedded set'); one.set_defaults(act=_tangle)
-    one.add_argument('out', type=Path, help='folder that holds all tangle sets')
+    one.add_argument('out', type=user_path, help='folder that holds all tangle sets')
     for name, default in (('train', 1000), ('val', 200), ('seed', 0), ('side', 256), ('camouflage', .5), ('overlap', .5)):
         one.add_argument(f'--{name}', type=type(default), default=default, help='default: %(default)s')
     args = p.parse_args(args)

@@ -4,13 +4,14 @@
 
 # %% ../nbs/19e_weights.ipynb #0002
 from __future__ import annotations
-import json, os
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .config import config
+from .files import write_file
 
 # %% auto #0
 __all__ = ['FORMAT', 'TEXT', 'save_safetensors', 'load_safetensors', 'described']
@@ -23,17 +24,13 @@ def save_safetensors(path:str|Path, # .safetensors
                      saved:dict, # model, config, classes, category_ids: the content of model.pt
                      provenance:dict|None=None # of the run
                     ) -> Path:
-    "Write a network whole or not at all. ValueError at another suffix."
+    "Write a network whole or not at all. ValueError at another suffix, OSError where the disk refuses."
     path = Path(path)
     if path.suffix != '.safetensors': raise ValueError(f"{path}: must end in .safetensors")
     cut = {k: Path(v).name for k, v in saved['config'].items() if k in ('data', 'weights') and isinstance(v, str)}
     text = dict(format=FORMAT, provenance=provenance or {}) | {k: saved[k] for k in TEXT} | dict(config=saved['config'] | cut)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in saved['model'].items()}, part, metadata=dict(simseg=json.dumps(text)))
-        os.replace(part, path)
-    except SafetensorError as e: raise OSError(f"{path}: not written ({e})") from e
-    finally: part.unlink(missing_ok=True)
+    content = save({k: v.detach().cpu().contiguous() for k, v in saved['model'].items()}, metadata=dict(simseg=json.dumps(text)))
+    write_file(path, lambda f: f.write(content))
     return path
 
 def load_safetensors(path:str|Path, device='cpu') -> dict: # model, config, classes, category_ids, provenance
@@ -43,7 +40,8 @@ def load_safetensors(path:str|Path, device='cpu') -> dict: # model, config, clas
     try:
         with safe_open(path, 'pt') as f: text = (f.metadata() or {}).get('simseg')
         if text is None: raise ValueError(f"{path} is no model of simseg: it lacks the text that `save_safetensors` writes.")
-        found = json.loads(text)
+        try: found = json.loads(text)
+        except ValueError as e: raise ValueError(f"{path}: the text inside is no JSON ({e}). Get it again.") from e
         if not isinstance(found, dict) or found.get('format') != FORMAT:
             raise ValueError(f"{path}: format {str(found)[:40]} is unknown; update simseg.")
         return dict(model=load_file(path, device=str(device))) | {k: found.get(k) for k in (*TEXT, 'provenance')}

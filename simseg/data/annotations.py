@@ -14,7 +14,7 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'mask_fault',
-           'decode_masks', 'Faults', 'load']
+           'decode_masks', 'Faults', 'categories', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
 JSONS = ('annotations/instances_{s}2017.json', 'annotations/instances_{s}.json', 'annotations/{s}.json', '{s}/_annotations.coco.json',
@@ -130,7 +130,10 @@ def _load(path): # the json as a dict with its three lists
             raise ValueError(f"{path}: `{key}` must be a list of objects; a COCO json has `images`, `annotations` and `categories`")
     return data
 
-def _categories(rows, faults): # {id: name}, by id
+def categories(rows:list, # of a json
+               faults:Faults # takes what is wrong with them
+              ) -> dict: # {id: name} by id
+    "The classes of a json."
     names = {}
     for n, row in enumerate(rows):
         key = whole(row.get('id'))
@@ -173,5 +176,5 @@ def load(path:Path, # json
         ) -> tuple: # classes {id: name} by id, images {id: (file name, H, W) or None}, annotations [(entry, image id, category id, crowd)]
     "The checked lists of a COCO json. ValueError at once where it is no COCO json; other faults go to `faults`, whose `stop` raises them."
     data = _load(path)
-    names, photos = _categories(data['categories'], faults), _images(data['images'], faults)
+    names, photos = categories(data['categories'], faults), _images(data['images'], faults)
     return names, photos, _objects(data['annotations'], names, photos, faults)

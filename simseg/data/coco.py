@@ -105,14 +105,17 @@ def _clip(xywh, sizes, faults): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, va
                                                                        f'no value in {len(raw)} boxes is above 1')
     return boxes.astype(np.float32), valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
 
-def _file_size(folder, name, faults): # bytes
+def _file_size(folder, name, faults): # bytes; 0 where there is none. faults: `Faults`, or a dict {name: why}
+    def fault(what):
+        if isinstance(faults, dict): faults[name] = what
+        else: faults.add(what, path)
     path = os.path.join(folder, name)
     try: info = os.stat(path)
     except (OSError, ValueError): info = None
     good = info and stat.S_ISREG(info.st_mode) and info.st_size
-    if not good: faults.add('image file missing or empty (restore it, name the folder by images=, or remove it from the json)', path)
+    if not good: fault('image file missing or empty (restore it, name the folder by images=, or remove it from the json)')
     elif not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), '')):
-        faults.add('image file is a link out of the image folder (copy it, or name the folder where the images are by images=)', path)
+        fault('image file is a link out of the image folder (copy it, or name the folder where the images are by images=)'); return 0
     return info.st_size if good else 0
 
 # %% ../../nbs/03b_data.coco.ipynb #0016
@@ -124,7 +127,8 @@ def read(root:str|Path, # folder of the data set
          part:str='train', # with dev: 'train' for the rest, 'dev' for those held out
          images:str|None=None, # see `find_split`
          annotations:str|None=None,
-         classes:list|None=None # names that this split must have, in order (those of train)
+         classes:list|None=None, # names that this split must have, in order (those of train)
+         missing:dict|None=None # takes {file: why} of images that are not there, which are left out then; None: they are a fault
         ) -> CocoSet:
     "Reads and checks one split; a json with boxes alone will do. ValueError names the file and all its faults, FileNotFoundError what is missing."
     if part not in ('train', 'dev') or (part == 'dev' and not dev):
@@ -137,7 +141,8 @@ def read(root:str|Path, # folder of the data set
     ids = [k for k, v in photos.items() if v]
     if dev and ids: ids = [ids[i] for i in hold_out(ids, dev)[part == 'dev']]
     ids = ids[:limit or None]
-    file_bytes = [_file_size(folder, photos[k][0], faults) for k in ids]
+    file_bytes = {k: _file_size(folder, photos[k][0], faults if missing is None else missing) for k in ids}
+    if missing is not None: ids = [k for k in ids if file_bytes[k]]
     position, index = {k: n for n, k in enumerate(ids)}, {c: n for n, c in enumerate(names)}
     found, crowds, no_mask = [], 0, 0
     for row, image, category, crowd in rows:
@@ -148,7 +153,7 @@ def read(root:str|Path, # folder of the data set
         if masks and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
             faults.add('annotation: `segmentation` is not good (mend it, or train from boxes, which needs none)', f"annotation {row['id']}: {fault}")
         found.append((position[image], index[category], row['bbox'], row.get('segmentation') if masks else None, whole(row['id'])))
-    return _pack(folder, path, names, ids, [photos[k] for k in ids], file_bytes, found, masks, crowds, no_mask, faults)
+    return _pack(folder, path, names, ids, [photos[k] for k in ids], [file_bytes[k] for k in ids], found, masks, crowds, no_mask, faults)
 
 def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, faults): # the columns of a CocoSet
     found.sort(key=lambda f: f[0]) # by image; the order inside an image stays

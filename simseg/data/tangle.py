@@ -139,6 +139,7 @@ def make(root=None, # folder of all sets; None: environment variable SIMSEG_CACH
         ) -> Path: # the set: images/, annotations/instances_{train,val}.json, info.json
     "Makes a set, or finishes or checks the one that is there. `TangleError` names a file that was changed since."
     checked(size, camouflage, overlap)
+    if train < 1 or val < 1: raise ValueError(f'train = {train}, val = {val}: a set has at least one scene of each')
     knobs = dict(version=VERSION, seed=int(seed), size=int(size), camouflage=float(camouflage), overlap=float(overlap),
                  train=int(train), val=int(val))
     root = Path(root or os.environ.get('SIMSEG_CACHE') or Path.home() / '.cache' / 'simseg').expanduser().absolute()
