@@ -4,7 +4,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, clean_env
+import torch
+from conftest import ROOT, clean_env, python
 
 BIN = Path(sysconfig.get_path('scripts'))
 ROWS = """caption: three rows
@@ -122,3 +123,26 @@ def test_slurm_takes_the_same_file(swept, place, environment):
     cluster = ['--executor', 'slurm', '--jobs', '2', '--default-resources', 'slurm_partition=gpu', 'slurm_account=none']
     code, said = sweep(place, environment, '-n', *cluster)
     assert code == 0 and 'rule train_s0' in said, said[-2000:]
+
+
+def test_forked_runs_are_the_sweeps(place, environment, tmp_path):
+    "`experiments/at_once.py`, which forks its runs from one process: stopped in order, gone on, and the same weights as a run of its own."
+    out = tmp_path / 'runs'
+    def at_once(*more):
+        words = ['smoke', '--tables', 's9', '--experiments', place / 'experiments', '--runs', '2', '--out', out]
+        return python(['experiments/at_once.py', *words, *more], environment)
+    done = at_once('--minutes', '0')
+    assert done.returncode == 0 and not list(out.glob('*/*/metrics.json')), 'no time'
+    done = at_once('--pace', tmp_path / 'pace.csv')
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {p.parent: json.loads(p.read_text()) for p in out.glob('*/*/metrics.json')}
+    assert len(found) == 3 and 'runs_an_hour' in (tmp_path / 'pace.csv').read_text()
+    folder = next(p for p in found if json.loads((p / 'config.json').read_text())['lambda1'] == .7)
+    own = ['-m', 'simseg.training', '--preset', 'smoke', '--precision', '32', '--lambda1', '.7', '--out', tmp_path / 'own']
+    assert python(own, environment).returncode == 0
+    other = next((tmp_path / 'own').glob('*/*/model.pt'))
+    a, b = (torch.load(p, weights_only=True)['model'] for p in (folder / 'model.pt', other))
+    assert other.parent.parent.name == folder.parent.name and all(torch.equal(v, b[k]) for k, v in a.items())
+    shutil.rmtree(folder); folder.mkdir(); (folder / 'config.json').mkdir() # in the way
+    done = at_once()
+    assert done.returncode == 1 and 'train.log: code 1' in done.stdout, 'a run that cannot begin fails alone, and is named'
