@@ -37,6 +37,7 @@ def at_once(work:dict, # log file -> function without arguments
             runs:int, until:float=float('inf'), # time.time() at which they are asked to stop
             look=None, pause=.5) -> dict: # log file -> exit code; None where there was no time for it
     "So many processes beside each other. `look(seconds)` is called every `pause`. Ctrl-C and the end of the time are SIGTERM to each."
+    if torch.cuda.is_initialized(): raise RuntimeError('CUDA has begun in this process, its forks could not use it.')
     waiting, running, codes, asked, start = dict(work), {}, {}, False, time.time()
     try:
         while waiting or running:

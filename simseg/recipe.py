@@ -26,12 +26,13 @@ def on_gpu(c:Config) -> bool: # whether the run is on a GPU
 def resolved(c:Config) -> Config:
     """What `auto` and 0 stand for here: precision by the device (bf16 where the GPU itself has it), tangle's numbers of scenes, the schedule of this
     batch size. Runs are named so."""
-    bf16 = on_gpu(c) and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    auto = c.precision == 'auto' # else CUDA is not begun here: a process could not fork after it
+    bf16 = auto and on_gpu(c) and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     values = dict(train_images=c.train_images or 1000, val_images=c.val_images or 200) if c.data == 'tangle' else {}
     values['devices'] = int(os.environ.get('WORLD_SIZE', c.devices)) # torchrun's processes, whatever was asked for
     if c.schedule_batch:
         values |= {k: round(getattr(c, k) * c.schedule_batch / c.batch_size) for k in ('steps', 'warmup_steps')} | dict(schedule_batch=0)
-    return replace(c, precision=c.precision if c.precision != 'auto' else 'bf16' if bf16 else '32', **values)
+    return replace(c, precision=c.precision if not auto else 'bf16' if bf16 else '32', **values)
 
 # %% ../nbs/19b_recipe.ipynb #0008
 @dataclass

@@ -7,6 +7,7 @@ a few embedded scenes. `hours` is what a table of `--count` runs of the preset's
 of NVIDIA runs, under which kernels of several processes overlap (`nvidia-cuda-mps-control -d`).
 """
 import argparse, json, os, sys, tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,44 +20,47 @@ from simseg.recipe import data_sets, resolved
 from simseg.runs import provenance
 from simseg.training import parse, train
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--preset', default='bench')
-parser.add_argument('--runs', type=int, nargs='+', default=[1, 4, 12])
-parser.add_argument('--steps', type=int, default=60)
-parser.add_argument('--count', type=int, default=45, help='runs of a table: 15 configurations, three seeds')
-parser.add_argument('--device', default='cuda')
-parser.add_argument('--out', type=Path)
-parser.add_argument('set', nargs='*', metavar='NAME=VALUE')
-args = parser.parse_args()
-given = dict(preset=args.preset, weights='none', train_images=64, val_images=2, log_every=args.steps // 3, save_every=10**6, warmup_share=.001,
-             tau_low=.5, tau_high=.5, device=args.device, steps=args.steps) # at one half all pixels are sure: pseudo masks, bank, pasting have work
-given |= dict(pair.split('=', 1) for pair in args.set)
-whole = config(args.preset) # its schedule
-os.environ.setdefault('SIMSEG_CACHE', str(Path(tempfile.gettempdir()) / 'scenes'))
+
+def main(): # a loader's processes read this file too
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--preset', default='bench')
+    parser.add_argument('--runs', type=int, nargs='+', default=[1, 4, 12])
+    parser.add_argument('--steps', type=int, default=60)
+    parser.add_argument('--count', type=int, default=45, help='runs of a table: 15 configurations, three seeds')
+    parser.add_argument('--device', default='cuda')
+    parser.add_argument('--out', type=Path)
+    parser.add_argument('set', nargs='*', metavar='NAME=VALUE')
+    args = parser.parse_args()
+    given = dict(preset=args.preset, weights='none', train_images=64, val_images=2, log_every=args.steps // 3, save_every=10**6, warmup_share=.001,
+                 device=args.device, steps=args.steps, tau_low=.5, tau_high=.5) # at one half all pixels are sure: masks, bank, pasting have work
+    given |= dict(pair.split('=', 1) for pair in args.set)
+    whole = config(args.preset) # its schedule
+    os.environ.setdefault('SIMSEG_CACHE', str(Path(tempfile.gettempdir()) / 'scenes'))
+
+    def run(seed, folder): return parse([str(w) for k, v in (given | dict(seed=seed, out=folder)).items() for w in (f'--{k}', v)])
+    data_sets(resolved(replace(run(0, ''), precision='32'))) # draws the scenes; to resolve `auto` would begin CUDA
+    made, rows = provenance(0), []
+    for n in args.runs:
+        with tempfile.TemporaryDirectory() as folder:
+            codes = at_once({f'{folder}/{seed}.log': partial(train, run(seed, folder), progress=False) for seed in range(n)}, n)
+            bad = [Path(log).read_text(errors='replace')[-300:] for log, code in codes.items() if code]
+            done = [path.parent for path in Path(folder).glob('*/s*/metrics.json')]
+            logs = [[json.loads(line) for line in (path / 'log.jsonl').read_text().splitlines()] for path in done]
+            told = [json.loads((path / 'provenance.json').read_text()) for path in done]
+        if bad: print(n, 'runs:', len(bad), 'failed:', bad[0])
+        seconds = [line['seconds'] for log in logs for line in log[1:]]
+        if not seconds: continue
+        each = sum(seconds) / len(seconds)
+        pace = len(logs) / each
+        rows.append(dict(preset=args.preset, setting=' '.join(args.set), runs=n, failed=len(bad), mps=has_mps(), seconds_a_step=each,
+                         steps_a_second=pace, images_a_second=pace * int(given.get('batch_size', whole.batch_size)),
+                         peak_mib_a_run=max(p['peak_memory_mib'] for p in told), hours=args.count * whole.steps / pace / 3600,
+                         count=args.count, schedule=whole.steps, device=told[0]['device'],
+                         **{k: made[k] for k in ('commit', 'dirty')}, cores=os.cpu_count(), torch=torch.__version__))
+        print(rows[-1], flush=True)
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_csv(args.out, index=False, float_format='%.5g')
 
 
-def run(seed, folder): return parse([str(w) for k, v in (given | dict(seed=seed, out=folder)).items() for w in (f'--{k}', v)])
-
-
-data_sets(resolved(run(0, ''))) # draws the scenes
-made, rows = provenance(0), []
-for n in args.runs:
-    with tempfile.TemporaryDirectory() as folder:
-        codes = at_once({f'{folder}/{seed}.log': partial(train, run(seed, folder), progress=False) for seed in range(n)}, n)
-        bad = [Path(log).read_text(errors='replace')[-300:] for log, code in codes.items() if code]
-        done = [path.parent for path in Path(folder).glob('*/s*/metrics.json')]
-        logs = [[json.loads(line) for line in (path / 'log.jsonl').read_text().splitlines()] for path in done]
-        told = [json.loads((path / 'provenance.json').read_text()) for path in done]
-    if bad: print(n, 'runs:', len(bad), 'failed:', bad[0])
-    seconds = [line['seconds'] for log in logs for line in log[1:]]
-    if not seconds: continue
-    each = sum(seconds) / len(seconds)
-    pace = len(logs) / each
-    rows.append(dict(preset=args.preset, setting=' '.join(args.set), runs=n, failed=len(bad), mps=has_mps(), seconds_a_step=each, steps_a_second=pace,
-                     images_a_second=pace * int(given.get('batch_size', whole.batch_size)), peak_mib_a_run=max(p['peak_memory_mib'] for p in told),
-                     hours=args.count * whole.steps / pace / 3600, count=args.count, schedule=whole.steps, device=told[0]['device'],
-                     **{k: made[k] for k in ('commit', 'dirty')}, cores=os.cpu_count(), torch=torch.__version__))
-    print(rows[-1], flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(args.out, index=False, float_format='%.5g')
+if __name__ == '__main__': main()
