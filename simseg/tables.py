@@ -29,14 +29,18 @@ def found_runs(runs:pd.DataFrame # of `load_runs`
     return {(run_key(read_json(Path(r['folder'])/'config.json')), r['data'], r['seed']): r for _, r in runs.iterrows()}
 
 def collect(table:Table, setting:Setting, runs:pd.DataFrame) -> pd.DataFrame: # a line each row and seed; NaN where there is no record
-    "Measures of all runs of a table, with where they come from."
+    """Measures of all runs of a table, with where they come from. Where other rows have run, the default has the seeds that one of them has: its mean
+    stands beside theirs, and seeds differ."""
     found, lines = found_runs(runs), []
     for i, row in enumerate(table.rows):
         for seed in table.seeds:
             run = found.get((run_key(resolved(row_config(setting, row, seed))), setting.data, seed), {})
             line = dict(row=i, seed=seed) | {m: run.get(f'mask_{m}', np.nan) for m in MEASURES} | {'box AP': run.get('box_AP', np.nan)}
             lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')})
-    return pd.DataFrame(lines)
+    lines = pd.DataFrame(lines)
+    others = set(lines.seed[lines['AP'].notna() & ~lines['row'].map(lambda i: table.rows[i].default)])
+    if others: lines.loc[~lines.seed.isin(others), list(lines.columns[2:])] = None
+    return lines
 
 # %% ../nbs/22b_tables.ipynb #0008
 def paired(differences) -> tuple: # (mean, half the width of the 95 % interval); NaN where there is none
@@ -144,7 +148,7 @@ def losses_block(table:Table, settings:list, runs:pd.DataFrame) -> str: # Markdo
     return markdown(pd.DataFrame(lines)) if lines else 'No run is recorded yet.'
 
 def parameters_block(tables:list, settings:list, runs:pd.DataFrame) -> str: # Markdown
-    "The paper's AP beside ours for every parameter."
+    "The paper's AP beside ours for every parameter; `seeds`: how many, setting by setting."
     lines = []
     for table in tables:
         each = {s.name: summarise(table, collect(table, s, runs)) for s in settings}
@@ -155,13 +159,13 @@ def parameters_block(tables:list, settings:list, runs:pd.DataFrame) -> str: # Ma
             for name, summary in each.items():
                 r = summary.iloc[i]
                 ours, difference = _cell(r['ours AP'], r['deviation AP']), _cell(r['difference AP'], r['interval AP'], sign=True)
-                line |= {f'{name}: mask AP': ours, f'{name}: less default': difference, f'{name}: seeds': r['seeds'] or '–'}
-            lines.append(line)
+                line |= {f'{name}: mask AP': ours, f'{name}: less default': difference}
+            lines.append(line | {'seeds': ' / '.join(str(len(summary.iloc[i]['seeds'].split())) for summary in each.values())})
     return markdown(pd.DataFrame(lines).fillna('–')) if lines else 'No run is recorded yet.'
 
 def with_tables(text:str, # of a README with the marks of `BLOCKS`
                 experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts', 'car-parts-small'), # by loss
-                swept=('tangle-quick', 'car-parts-warm') # by parameter
+                swept=('tangle-quick', 'car-parts-warm', 'car-parts-small-warm') # by parameter
                ) -> str:
     "The text with both blocks renewed. Raises ValueError where a mark is missing."
     found = load_runs(runs)
