@@ -1,0 +1,70 @@
+"""Tables S2 and S3 on one axis: mask AP against the precision of the pseudo masks. From the records alone:
+
+python experiments/one_knob.py [SETTING ...] [--runs results/runs] [--out results/figures/one_knob]
+
+Thresholds (tau_low, tau_high) and temperature (tau) both move the edge of a pseudo mask. Precision: the share of its pixels inside the true mask, on
+held-out objects, by the teacher at the end of training (`metrics.json`). AP is less that of the default row of the same seed. Small dots: seeds. The
+ordinate is linear between -2 and 2, then logarithmic. Writes PNG and CSV, with the rank correlation of the rows' means.
+"""
+import argparse
+from pathlib import Path
+
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import pandas as pd
+from simseg.recipe import resolved
+from simseg.runs import load_runs, run_key
+from simseg.sweep import read_setting, read_table, row_config
+from simseg.tables import found_runs
+
+HERE = Path(__file__).resolve().parent
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('settings', nargs='*', default=['tangle-quick', 'car-parts-warm', 'car-parts-small-warm'])
+parser.add_argument('--runs', type=Path, default=Path('results/runs'))
+parser.add_argument('--out', type=Path, default=Path('results/figures/one_knob'))
+args = parser.parse_args()
+
+found, lines = found_runs(load_runs(args.runs)), []
+for setting in (read_setting(name, HERE / 'settings.yaml') for name in args.settings):
+    for table in (read_table(HERE / f'{name}.yaml') for name in ('s2', 's3')):
+        def record(row, seed, setting=setting): return found.get((run_key(resolved(row_config(setting, row, seed))), setting.data, seed))
+        default = next(row for row in table.rows if row.default)
+        for row in table.rows:
+            for seed in table.seeds:
+                r, base = record(row, seed), record(default, seed)
+                if r is None or base is None: continue
+                if row.default and not any(record(other, seed) is not None for other in table.rows if not other.default): continue
+                lines.append({'setting': setting.name, 'table': table.name.upper(), 'row': row.label, 'default': row.default, 'seed': seed,
+                              'precision': r['pseudo.precision'], 'recall': r['pseudo.recall'], 'AP': r['mask_AP'],
+                              'AP less default': r['mask_AP'] - base['mask_AP'], 'commit': r['provenance.commit'], 'device': r['provenance.device']})
+if not lines: raise SystemExit(f'{args.runs} has no run of S2 or S3 in {", ".join(args.settings)}.')
+lines = pd.DataFrame(lines)
+names = list(lines.setting.unique())
+figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.1), layout='constrained', squeeze=False)
+for ax, name in zip(axes[0], names):
+    here = lines[lines.setting == name]
+    means = here.groupby(['table', 'row', 'default'], sort=False)[['precision', 'AP less default']].mean().reset_index()
+    once = means[~(means.default & (means.table == 'S3'))]
+    rank = once[['precision', 'AP less default']].corr(method='spearman').iloc[0, 1]
+    lines.loc[lines.setting == name, 'rank correlation'] = rank
+    for table, colour, what in (('S2', 'C0', 'thresholds'), ('S3', 'C1', 'tau')):
+        ax.plot(here[here.table == table].precision, here[here.table == table]['AP less default'], '.', color=colour, markersize=3, alpha=.6)
+        rows = means[(means.table == table) & ~means.default]
+        ax.plot(rows.precision, rows['AP less default'], 'o', color=colour, markersize=5, label=f'{table}: {what}')
+        up = table == 'S2'
+        for label, x, y in rows[['row', 'precision', 'AP less default']].itertuples(index=False):
+            ax.annotate(label, (x, y), xytext=(0, 6 if up else -6), textcoords='offset points', fontsize=6.5, color=colour, rotation=55,
+                        ha='left' if up else 'right', va='bottom' if up else 'top', rotation_mode='anchor')
+    ax.plot(*means[means.default].iloc[0][['precision', 'AP less default']], 'k*', markersize=9, label='default')
+    seeds = here.seed.nunique()
+    ax.set_title(f"{name}, {seeds} seed{'s' * (seeds > 1)}: rank correlation {rank:.2f}", fontsize=8)
+    ax.set_xlabel('precision of the pseudo masks, held-out objects', fontsize=7); ax.tick_params(labelsize=7); ax.margins(.12)
+    ax.set_yscale('symlog', linthresh=2); ax.set_ylim(-22, 4); ax.set_yticks([-12, -8, -4, -2, -1, 0, 1, 2], [-12, -8, -4, -2, -1, 0, 1, 2])
+    ax.axhline(0, color='.8', lw=.8, zorder=0); ax.spines[['top', 'right']].set_visible(False)
+axes[0, 0].set_ylabel('mask AP less default, points', fontsize=7)
+axes[0, 0].legend(fontsize=7, loc='lower right')
+args.out.parent.mkdir(parents=True, exist_ok=True)
+figure.savefig(args.out.with_suffix('.png'), dpi=130)
+lines.to_csv(args.out.with_suffix('.csv'), index=False, float_format='%.4f')
+print(lines.groupby('setting', sort=False)['rank correlation'].first().round(2).to_string())
