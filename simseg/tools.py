@@ -4,7 +4,7 @@
 
 # %% ../nbs/26_tools.ipynb #0002
 from __future__ import annotations
-import argparse, json, os
+import argparse, json, os, sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,21 @@ from .weights import load_safetensors, save_safetensors
 __all__ = ['info', 'info_main', 'eval_main', 'check_set', 'data_main']
 
 # %% ../nbs/26_tools.ipynb #0005
+def _beside(folder): # what else the run's folder tells; a file that is broken is named and left out
+    found = {}
+    for path in (folder/'provenance.json', folder/'metrics.json'):
+        if not path.is_file(): continue
+        try: value = read_json(path)
+        except ValueError: value = None
+        if isinstance(value, dict): found[path.stem] = value
+        else: print(f'{path} holds no record and is left out.', file=sys.stderr)
+    return found
+
 def info(checkpoint:Path) -> dict:
     "Classes, size, configuration where it is not the paper's, provenance and metrics of a checkpoint."
     model, c, classes, ids = load_model(checkpoint)
     if checkpoint.suffix == '.safetensors': beside = dict(provenance=load_safetensors(checkpoint)['provenance'])
-    else:
-        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        beside = {name: read_json(folder/f'{name}.json') for name in ('provenance', 'metrics') if (folder/f'{name}.json').is_file()}
+    else: beside = _beside(checkpoint if checkpoint.is_dir() else checkpoint.parent)
     return dict(method=c.method, preset=c.preset, head=c.head, backbone=c.backbone, parameters=sum(p.numel() for p in model.parameters()),
                 classes={i: n for i, n in zip(ids, classes)}, differs_from_paper={name: ours for name, _, ours, _ in differences(c)}) | beside
 
