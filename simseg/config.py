@@ -4,7 +4,7 @@
 
 # %% ../nbs/00b_config.ipynb #0002
 from __future__ import annotations
-import ast, difflib, math, re
+import ast, difflib, math, os, re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -245,7 +245,7 @@ def config(preset:str='quick', # name in `PRESETS`
         if name not in known: raise _nearest(name, known, 'parameter')
     if changes.get('steps') is not None: changes = dict(schedule_batch=0) | changes # steps given by hand are meant as they are
     for name in ('out', 'warmups', 'weights'): # a home folder that no shell has put in
-        if str(changes.get(name)).startswith('~'): changes[name] = str(Path(changes[name]).expanduser())
+        if str(changes.get(name)).startswith('~'): changes[name] = str(Path(os.path.expanduser(changes[name])))
     values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
     return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))
 

@@ -19,7 +19,7 @@ from .data.coco import read_image
 from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
-from .files import check_place, user_path, write_json
+from .files import check_place, part_path, user_path, write_json
 from .show import distinct, panels, show_objects
 from .training import load_model
 
@@ -99,13 +99,16 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                 image = read_image(path, upright=True)
                 found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
                 if overlays: write_overlay(out/'overlays'/f'{name}.png', image, found, classes)
+                new = rows_of(found, category_ids, len(rows) + 1)
             except (ValueError, OSError, RuntimeError, MemoryError) as e:
                 faults[str(path)] = str(e).removeprefix(f'{path}: ') or type(e).__name__
                 if isinstance(e, OSError) and not os.access(out, os.W_OK): raise
                 continue
+            rows += new
             images.append(dict(id=n, file_name=name, height=image.shape[1], width=image.shape[2]))
-            rows += rows_of(found, category_ids, len(rows) + 1)
-    except KeyboardInterrupt: return done, faults, True
+    except KeyboardInterrupt:
+        left = {i['id'] for i in images} # an image is listed with its rows or not at all
+        return done | dict(annotations=[r for r in rows if r['image_id'] in left]), faults, True
     return done, faults, False
 
 # %% ../nbs/24_predict.ipynb #0018
@@ -158,7 +161,8 @@ def _predict(args):
     done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet)
     code = ending('simseg-predict', faults | bad, len(files) + len(faults), len(done['images']), stopped)
     if not done['images']: return code
-    path = args.out/('predictions.part.json' if stopped else 'predictions.json')
+    path = args.out/'predictions.json'
+    if stopped: path = part_path(path)
     write_json(path, done)
     print(f"{len(done['annotations'])} objects in {len(done['images'])} images: {path}")
     print(f"file names in it are relative to {common_folder(files)}")

@@ -23,7 +23,7 @@ from .inference import full_maps, together
 from .losses.box import touched
 from .losses.pseudo import mask_iou, pseudo_masks
 from .predict import arguments, command, ending, open_model
-from .files import check_place, load_checkpoint, user_path, write_json
+from .files import check_place, load_checkpoint, part_path, user_path, write_json
 from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
@@ -171,7 +171,9 @@ def _label(args):
         if not 0 <= getattr(args, name) < 1: raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must lie in [0, 1)")
     if not args.boxes.is_file(): raise FileNotFoundError(f"--boxes {args.boxes}: no such file")
     if not args.images.is_dir(): raise FileNotFoundError(f"--images {args.images}: no such folder")
-    if args.out.exists() and args.out.samefile(args.boxes): raise ValueError(f"--out {args.out} is the boxes json itself; give another name")
+    for what, given in (('boxes json', args.boxes), ('checkpoint', args.checkpoint)):
+        if args.out.exists() and given.exists() and args.out.samefile(given):
+            raise ValueError(f"--out {args.out} is the {what} itself; give another name")
     check_place(args.out)
     dataset, missing = boxes_of(args.images, args.boxes)
     model, c, classes, _ = open_model(args)
@@ -185,7 +187,7 @@ def _label(args):
     every = len(done['annotations'])
     done['annotations'] = [a for a in done['annotations'] if a['iscrowd'] or a['score'] >= args.least_score]
     done['info']['made_with'] = dict(method=c.method, test_size=c.test_size, prototypes=l.prototypes is not None, least_score=args.least_score)
-    out = args.out.with_name(f'{args.out.stem}.part{args.out.suffix}') if stopped else args.out
+    out = part_path(args.out) if stopped else args.out
     write_json(out, done)
     for name, value in summary(table, dataset.report).items(): print(f'{name:22}', f'{value:.4f}' if isinstance(value, float) else value)
     if args.least_score: print(f"{'below_least_score':22} {every - len(done['annotations'])}")

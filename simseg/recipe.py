@@ -50,7 +50,7 @@ def data_sets(c:Config) -> Data:
         where = tangle.make(train=full.train_images, val=full.val_images, seed=c.data_seed, size=c.scene, camouflage=c.camouflage, overlap=c.overlap)
         name = 'tangle'
     else:
-        where = Path(c.data).expanduser()
+        where = Path(os.path.expanduser(c.data))
         name = where.resolve().name
     limit = {} if c.data == 'tangle' else dict(train=c.train_images, val=c.val_images)
     train = read(where, 'train', masks=c.method == 'supervised', limit=limit.get('train', 0), dev=c.dev_images)

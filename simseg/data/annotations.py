@@ -34,7 +34,7 @@ def find_split(root:str|Path, # folder of the data set
                annotations:str|None=None # json, in the same way
               ) -> tuple: # (image folder, json), both Path
     "Finds one split of a COCO-form set: COCO 2017, images + annotations, a folder a split, Roboflow. FileNotFoundError lists where it looked."
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
     if not root.is_dir(): raise FileNotFoundError(f"{root}: no such folder; `data` must be the folder of a COCO-form set")
     names = (split, 'valid', 'validation') if split == 'val' else (split,)
     def candidates(given, patterns):

@@ -142,7 +142,7 @@ def make(root=None, # folder of all sets; None: environment variable SIMSEG_CACH
     if train < 1 or val < 1: raise ValueError(f'train = {train}, val = {val}: a set has at least one scene of each')
     knobs = dict(version=VERSION, seed=int(seed), size=int(size), camouflage=float(camouflage), overlap=float(overlap),
                  train=int(train), val=int(val))
-    root = Path(root or os.environ.get('SIMSEG_CACHE') or Path.home() / '.cache' / 'simseg').expanduser().absolute()
+    root = Path(os.path.expanduser(root or os.environ.get('SIMSEG_CACHE') or Path.home() / '.cache' / 'simseg')).absolute()
     root = root / f"tangle-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:12]}"
     if root.exists() and check(root): return root
     for folder in ('images', 'annotations'): (root / folder).mkdir(parents=True, exist_ok=True)
