@@ -6,7 +6,7 @@
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'asked_anywhere', 'all_banks', 'own_bank',
            'checkpoint', 'restore', 'step_losses', 'mask_weight', 'weighted', 'total_loss', 'mask_box_ratio',
            'make_fabric', 'parts', 'correcting', 'pasted', 'Look', 'narrowed', 'look', 'noted', 'share_statistics',
-           'after_step', 'train_part', 'train_step', 'fit']
+           'after_step', 'train_part', 'train_step', 'Bar', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
 import contextlib, functools, os, time
@@ -253,6 +253,16 @@ def train_step(c:Config, fabric:Fabric, state:State, wrapped, optimizer, batch:B
     return {k: torch.stack([one[k] for one in each]).mean(0) for k in each[0]}, health, outs[-1], seen[-1]
 
 # %% ../nbs/19f_loop.ipynb #0015
+class Bar(tqdm):
+    "A bar that ends nothing where nobody can see it any more: `| tee` goes with the Ctrl-C that the training is to be saved after."
+    def display(self, *words, **more):
+        try: return super().display(*words, **more)
+        except OSError: self.disable = True
+
+    def close(self):
+        try: super().close()
+        except OSError: pass
+
 def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: None on other ranks than the first
         progress:bool=True,
         stop_at:int|None=None, # leave after so many steps, with a checkpoint
@@ -263,29 +273,32 @@ def fit(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, # run: No
     wrapped, optimizer = fabric.setup(state.model, state.optimizer)
     def batches(workers): return iter(loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, c.steps, c.seed, state.step, workers,
         fabric.global_rank, fabric.world_size, pin=fabric.device.type == 'cuda', jitter=c.jitter, crop=c.crop))
-    bar = tqdm(total=c.steps, initial=state.step, desc=c.method, unit='step', disable=not (progress and run), mininterval=1)
+    bar = Bar(total=c.steps, initial=state.step, desc=c.method, unit='step', disable=not (progress and run), mininterval=1)
     watch, start, wrapped, source = Watch(), time.monotonic(), wrapped.train(), batches(c.workers)
-    while state.step < c.steps:
-        try: batch = next(source)
-        except RuntimeError: # a cluster's SIGTERM ends the loader's processes too: this one loads its last batch itself
-            if not asked: raise
-            source = batches(0); batch = next(source)
-        batch = batch.to(fabric.device)
-        losses, health, out, batch = train_step(c, fabric, state, wrapped, optimizer, batch)
-        watch.add(losses, health)
-        bar.update()
-        leaving = asked_anywhere(asked)
-        last = state.step == c.steps or state.step == stop_at or leaving
-        if state.step % c.log_every == 0 or state.step % c.save_every == 0 or state.step == warmup_end(c) or last:
-            seconds, steps = time.monotonic() - start, watch.count
-            means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
-            if run: run.log(step=state.step, **means, mask_box_ratio=ratio, lr=optimizer.param_groups[-1]['lr'], seconds=round(seconds / steps, 4))
-            bar.set_postfix({k: f'{means[k]:.2f}' for k in losses} | dict(area=f'{ratio:.2f}'), refresh=False)
-            start = time.monotonic()
-        if state.step % c.save_every == 0 or last:
-            check_finite(state.model, state.step)
-            saved = checkpoint(fabric, state)
-            if run: run.save(saved)
-        if leaving: raise Stopped(f'Stopped after step {state.step} of {c.steps}, which is saved. The same command goes on from there.')
-        if state.step == stop_at: break
-    bar.close()
+    try:
+        while state.step < c.steps:
+            try: batch = next(source)
+            except (RuntimeError, OSError, EOFError): # a cluster's SIGTERM ends the loader's processes too: this one loads its last batch itself
+                if not asked: raise
+                source = batches(0); batch = next(source)
+            batch = batch.to(fabric.device)
+            losses, health, out, batch = train_step(c, fabric, state, wrapped, optimizer, batch)
+            watch.add(losses, health)
+            bar.update()
+            last = state.step == c.steps or state.step == stop_at or asked_anywhere(asked)
+            if state.step % c.log_every == 0 or state.step % c.save_every == 0 or state.step == warmup_end(c) or last:
+                seconds = round((time.monotonic() - start) / watch.count, 4)
+                means, ratio = watch.read(state.step), round(mask_box_ratio(out, batch).item(), 4)
+                if run: run.log(step=state.step, **means, mask_box_ratio=ratio, lr=optimizer.param_groups[-1]['lr'], seconds=seconds)
+                bar.set_postfix({k: f'{means[k]:.2f}' for k in losses} | dict(area=f'{ratio:.2f}'), refresh=False)
+                start = time.monotonic()
+            if state.step % c.save_every == 0 or last:
+                check_finite(state.model, state.step)
+                saved = checkpoint(fabric, state)
+                if run: run.save(saved)
+            if last: break
+    finally:
+        del source # and with it the loader's processes, where an error that is kept keeps all else of this call
+        bar.close()
+    if asked_anywhere(asked): # whenever that was; the other processes wait here for the first to have saved
+        raise Stopped(f'Stopped after step {state.step} of {c.steps}, which is saved. The same command goes on from there.')

@@ -17,7 +17,7 @@ from .files import load_checkpoint, plain, read_json, read_log, save_checkpoint,
 
 # %% auto #0
 __all__ = ['PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
-           'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'stop_after_step', 'load_runs']
+           'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'tell', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -222,22 +222,30 @@ class Run:
 class Stopped(KeyboardInterrupt):
     "Training was asked to stop, and has saved where it is. Raised by every process."
 
+def tell(text:str):
+    "Print on stderr, whatever has become of it: a word that nobody hears ends nothing."
+    try: print(text, file=sys.stderr)
+    except (OSError, RuntimeError, ValueError): pass # its reader has gone; a signal fell into another print; it is closed
+
 @contextlib.contextmanager
 def stop_after_step(alone:bool=True # one process. Of several each hears it, some twice: from the terminal and from torchrun
                    ):
     """Inside, Ctrl-C or SIGTERM (a cluster sends it before it kills) only puts an entry into the list that this yields. A second Ctrl-C raises
-    KeyboardInterrupt where a process is alone. Main thread alone."""
+    KeyboardInterrupt where a process is alone. One of several that leaves by Stopped hears neither from then on. Main thread alone."""
     asked = []
     if threading.current_thread() is not threading.main_thread(): yield asked; return
     def ask(number, _):
         if asked and alone and number == signal.SIGINT:
             raise KeyboardInterrupt('Stopped at once. The same command or call goes on from the last checkpoint.')
-        if not asked: print('\nstopping after this step' + ('; again: at once' if alone else ''), file=sys.stderr)
         asked.append(True)
+        if len(asked) == 1: tell('\nstopping after this step' + ('; again: at once' if alone else ''))
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try: yield asked
+    except Stopped:
+        if not alone: before = dict.fromkeys(before, signal.SIG_IGN) # until all have left: whoever falls takes the others along
+        raise
     finally:
-        for number, handler in before.items(): signal.signal(number, handler)
+        for number, handler in before.items(): signal.signal(number, handler or signal.SIG_DFL) # None: not set from Python
 
 # %% ../nbs/19_runs.ipynb #0038
 def load_runs(root='results/runs') -> pd.DataFrame:

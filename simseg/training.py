@@ -8,13 +8,12 @@ __all__ = ['warm_up', 'branch', 'prepare', 'evaluate_model', 'judge_teacher', 'o
            'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
-import argparse, json, math, os, re, shutil, subprocess, sys, tempfile, time
+import argparse, contextlib, json, math, os, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .config import PRESETS, Config, config
 from .data import tangle
@@ -23,32 +22,32 @@ from .data.loader import eval_loader
 from .evaluate import evaluate
 from .files import load_checkpoint, save_checkpoint
 from .inference import predict
-from .loop import HEADS, State, checkpoint, fit, make_fabric, restore
+from .loop import HEADS, Bar, State, checkpoint, fit, make_fabric, restore
 from .pseudo_quality import pseudo_quality
 from .recipe import Data, constants, data_sets, plan, resolved, warmup_end
-from .runs import Busy, Run, Stopped, run_dir, stop_after_step
+from .runs import Busy, Run, Stopped, run_dir, stop_after_step, tell
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .weights import described, load_safetensors
 from lightning_fabric import Fabric
 
 # %% ../nbs/20_training.ipynb #0040
-def warm_up(c:Config, fabric:Fabric, data:Data, progress:bool=True) -> Run|None: # None on other ranks than the first
-    "The shared warm-up of a run, done: made here, or by another process, which is waited for."
+def warm_up(c:Config, fabric:Fabric, data:Data, progress:bool=True, asked=()) -> Run|None: # None on other ranks than the first
+    "The shared warm-up of a run, done: made here, or by another process, which is waited for. `asked` as in `fit`."
     w, run = warmup_config(c), Run(warmup_dir(c, data.name, data.hash)) if fabric.global_rank == 0 else None
-    if open_or_wait(fabric, run, w, data) == 'done': return run
+    if open_or_wait(fabric, run, w, data, asked=asked) == 'done': return run
     try:
         state = State(w, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
-        if state.step < warmup_end(w): fit(w, fabric, state, data, run, progress, stop_at=warmup_end(w))
+        if state.step < warmup_end(w): fit(w, fabric, state, data, run, progress, warmup_end(w), asked)
         if run: run.finish(dict(steps=state.step))
     finally:
         if run: run.close()
     return run
 
-def branch(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, progress:bool=True):
-    "Bring a new run to the end of its low-level warm-up, and save it there."
-    warm = warm_up(c, fabric, data, progress)
+def branch(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, progress:bool=True, asked=()):
+    "Bring a new run to the end of its low-level warm-up, and save it there. `asked` as in `fit`."
+    warm = warm_up(c, fabric, data, progress, asked)
     saved = fabric.broadcast(load_checkpoint(warm.folder/'last.pt') if warm else None)
     state.load_state_dict(saved | (dict(memory=state.memory.state_dict()) if state.memory else {}))
     saved = checkpoint(fabric, state)
@@ -58,7 +57,7 @@ def prepare(parameters:str # JSON of a run's, with `warmups`
            ) -> Run|None:
     "Make the warm-up of a run alone: for a sweep, so that the runs that branch from it need not wait for each other."
     fabric, c, data = begin(config(**json.loads(parameters)))
-    return warm_up(c, fabric, data, progress=False)
+    with stop_after_step(alone=fabric.world_size == 1) as asked: return warm_up(c, fabric, data, False, asked)
 
 # %% ../nbs/20_training.ipynb #0014
 def _gathered(predictions, rounds): # all ranks' Instances; every rank must exhaust it
@@ -104,21 +103,25 @@ class Failed(RuntimeError):
 
 def launch(c:Config, progress:bool=True, pause:float=1.0 # seconds between two looks at the log
           ) -> Run:
-    "Train on `c.devices` processes of this machine. Failed, a RuntimeError, with the end of what they said, where they fail."
+    """Train on `c.devices` processes of this machine. Ctrl-C or SIGTERM goes on to them: Stopped when they have saved their step. Failed, a
+    RuntimeError, with the end of what they said, where they fail."""
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(c.devices)]
     here = resolved(c); run = Run(run_folder(here, data_sets(here)))
-    with tempfile.TemporaryFile('w+') as said, tqdm(total=here.steps, desc=f'{c.method} on {c.devices} processes', disable=not progress) as bar:
+    bar = Bar(total=here.steps, desc=f'{c.method} on {c.devices} processes', disable=not progress)
+    with tempfile.TemporaryFile('w+') as said, bar, stop_after_step() as asked:
         child = subprocess.Popen([*torchrun, '-m', 'simseg.training', *options(c)], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
         try:
-            while child.poll() is None:
+            while child.poll() is None and not asked:
                 time.sleep(pause)
                 done = run.entries
                 if not done: continue
                 bar.n = done[-1]['step']
                 bar.set_postfix({k: f'{done[-1][k]:.2f}' for k in ('class', 'projection', 'pseudo') if k in done[-1]})
-        finally: child.terminate(); child.wait() # Ctrl-C: SIGTERM, on which they save their step and leave
+        finally: child.terminate(); child.wait() # SIGTERM, on which they save their step and leave
         if child.returncode:
             said.seek(0); text = said.read()
+            if stopped := re.search(r'Stopped\b.* goes on from .*', text): raise Stopped(stopped[0])
+            if asked: raise KeyboardInterrupt # before their first step or after their last
             own = [line for line in text.splitlines() if 'simseg.training: ' in line] # the rest is torchrun's report
             raise Failed(f"{c.devices} processes ended with code {child.returncode}. {own[0] if own else text[-1500:]}")
     return run
@@ -156,8 +159,8 @@ def train(c:Config, progress:bool=True) -> Run:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
         if saved: restore(fabric, state, saved)
-        elif c.warmups and c.method != 'supervised': branch(c, fabric, state, data, run, progress)
         with stop_after_step(alone=fabric.world_size == 1) as asked:
+            if not saved and c.warmups and c.method != 'supervised': branch(c, fabric, state, data, run, progress, asked)
             if state.step < c.steps: fit(c, fabric, state, data, run, progress, asked=asked)
         metrics = evaluate_model(c, fabric, state.evaluated, data.val, progress)
         if state.memory and data.val.has_masks: metrics['pseudo'] = judge_teacher(c, fabric, state, data.val)
@@ -210,7 +213,7 @@ def said(e:Exception) -> str:
 def leave():
     "End a distributed run in order: a rank that just exits can take its threads down with an error."
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        with contextlib.suppress(RuntimeError): torch.distributed.barrier() # one that has gone is not waited for
         torch.distributed.destroy_process_group()
 
 def main(args:list|None=None):
@@ -220,7 +223,7 @@ def main(args:list|None=None):
     if not int(os.environ.get('RANK', 0)): print(plan(resolved(c)), flush=True)
     try: run = train(c)
     except KeyboardInterrupt as e:
-        if not int(os.environ.get('RANK', 0)): print(str(e) or 'Stopped. The same command goes on from the last checkpoint.', file=sys.stderr)
+        if not int(os.environ.get('RANK', 0)): tell(str(e) or 'Stopped. The same command goes on from the last checkpoint.')
         if isinstance(e, Stopped): leave()
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError, Busy, Failed, tangle.TangleError) as e: sys.exit(f'python -m simseg.training: {said(e)}')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .config import Config
 from .recipe import Data, constants
-from .runs import Busy, Run, run_dir
+from .runs import Busy, Run, Stopped, run_dir
 
 # %% ../nbs/19c_warmup.ipynb #0005
 AFTER = tuple("""mu tau_low tau_high tau alpha rectification similarity prototypes prototype_momentum epsilon sinkhorn_iterations bank paste_share
@@ -32,13 +32,16 @@ def warmup_dir(c:Config, # `resolved`
 # %% ../nbs/19c_warmup.ipynb #0010
 def open_or_wait(fabric, run:Run|None, # None on other ranks than the first
                  w:Config, # of `warmup_config`
-                 data:Data, pause:float=2.0 # seconds between two looks
+                 data:Data, pause:float=2.0, # seconds between two looks
+                 asked=() # not empty on the first: waits no longer, by Stopped on all; see `stop_after_step`
                 ) -> str: # new | interrupted: the folder is ours; done
     "Take the folder of a warm-up, or wait until whoever has it is done."
     while True:
         state = None
         if run:
             try: state = run.open(w, data.name, data.hash, fabric.device, constants(w))
-            except Busy: pass
-        if state := fabric.broadcast(state): return state
+            except Busy: state = 'stopped' if asked else None
+        state = fabric.broadcast(state)
+        if state == 'stopped': raise Stopped('Stopped while another process makes the warm-up. The same command goes on from there.')
+        if state: return state
         time.sleep(pause)

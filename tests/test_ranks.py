@@ -129,18 +129,24 @@ def test_what_ranks_draw(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='multiple of the 3 devices'): batch(0, 3)
 
 
-def test_a_cluster_stops_all_after_one_step(tmp_path):
-    "SIGTERM to every process of a job, as Slurm sends it before it kills: all leave after the same step, which is saved; the same command goes on."
-    arguments = [*TORCHRUN, '-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu',
-                 '--save-every', '100', '--out', tmp_path / 'runs']
+@pytest.mark.parametrize('whom', ['a job of torchrun', 'a job that starts torchrun', 'the starter alone'])
+def test_a_cluster_stops_all_after_one_step(whom, tmp_path):
+    """SIGTERM to every process of a job, as Slurm sends it before it kills, or to the process that starts torchrun: all leave after the same step,
+    which is saved, none stays behind, and the same command goes on."""
+    arguments = ['-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu', '--save-every', '100',
+                 '--out', tmp_path / 'runs']
+    arguments = [*TORCHRUN, *arguments] if whom == 'a job of torchrun' else [*arguments, '--devices', '2']
     process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, start_new_session=True)
     end = time.monotonic() + 240
     while time.monotonic() < end and process.poll() is None:
         if any(log.read_text().count('\n') >= 4 for log in (tmp_path / 'runs').glob('*/s0/log.jsonl')): break
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)
+    if whom == 'the starter alone': process.terminate()
+    else: os.killpg(process.pid, signal.SIGTERM)
     text, _ = process.communicate(timeout=120)
+    with pytest.raises(ProcessLookupError): os.killpg(process.pid, 0)
+    if whom != 'a job of torchrun': assert process.returncode == 130 and 'Traceback' not in text, text[-3000:]
     folder, = (tmp_path / 'runs').glob('*/s0')
     step = torch.load(folder / 'last.pt', weights_only=True)['step']
     assert process.returncode and 4 <= step < 24 and text.count(f'Stopped after step {step} of 24') == 1, text[-3000:]
