@@ -4,9 +4,13 @@ python experiments/one_knob.py [SETTING ...] [--runs results/runs] [--out result
 
 Thresholds (tau_low, tau_high) and temperature (tau) both move the edge of a pseudo mask. Precision: the share of its pixels inside the true mask, on
 held-out objects, by the teacher at the end of training (`metrics.json`). AP is less that of the default row of the same seed. Small dots: seeds. The
-ordinate is linear between -2 and 2, then logarithmic. Writes PNG and CSV, with the rank correlation of the rows' means.
+ordinate is linear between -2 and 2, then logarithmic. Writes PNG and CSV, with the rank correlation of the rows' means. Then the runs of `--exchange`
+(OUT_exchange.md), in which thresholds undo what a temperature does; they are made by
+
+python -m simseg.training --preset quick --precision 32 --steps 800 --camouflage .5 --overlap .5 --val_images 500 --warmup_share .1111111111111111
+    --tau .5 --tau_low .4 --tau_high .8 --seed 0 --out results/checks/one_knob
 """
-import argparse
+import argparse, os
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +18,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import pandas as pd
 from simseg.recipe import resolved
+from simseg.report import markdown
 from simseg.runs import load_runs, run_key
 from simseg.sweep import read_setting, read_table, row_config
 from simseg.tables import found_runs
@@ -22,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('settings', nargs='*', default=['tangle-quick', 'car-parts-warm', 'car-parts-small-warm'])
 parser.add_argument('--runs', type=Path, default=Path('results/runs'))
+parser.add_argument('--exchange', type=Path, default=Path('results/checks/one_knob'))
 parser.add_argument('--out', type=Path, default=Path('results/figures/one_knob'))
 args = parser.parse_args()
 
@@ -68,3 +74,16 @@ args.out.parent.mkdir(parents=True, exist_ok=True)
 figure.savefig(args.out.with_suffix('.png'), dpi=130)
 lines.to_csv(args.out.with_suffix('.csv'), index=False, float_format='%.4f')
 print(lines.groupby('setting', sort=False)['rank correlation'].first().round(2).to_string())
+
+if args.exchange.is_dir():
+    runs, rows = load_runs(args.exchange), []
+    for (tau, low, high), group in runs.groupby(['tau', 'tau_low', 'tau_high'], sort=True):
+        row = {'tau': tau, 'tau_low / tau_high': f'{low} / {high}', 'precision': f"{group['pseudo.precision'].mean():.3f}",
+               'recall': f"{group['pseudo.recall'].mean():.3f}"}
+        for seed, r in group.set_index('seed').sort_index().iterrows(): row[f'mask AP, seed {seed}'] = f"{r['mask_AP']:.1f}"
+        rows.append(row)
+    commits, devices = (', '.join(sorted(set(runs[f'provenance.{k}'].astype(str).str[:40]))) for k in ('commit', 'device'))
+    where = Path(os.path.relpath(args.exchange, args.out.parent)).as_posix()
+    text = f'{markdown(pd.DataFrame(rows).fillna("–"))}\n\ncommit: {commits[:7]}; device: {devices}; [records]({where}).\n'
+    (args.out.parent / f'{args.out.name}_exchange.md').write_text(text, encoding='utf-8')
+    print(text)

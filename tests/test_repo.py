@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, clean_env, notebooks, repository_files
+from conftest import ROOT, clean_env, notebooks, python, repository_files
 from packaging.requirements import Requirement
 
 LARGEST = 600_000 # bytes of a notebook
@@ -311,6 +311,15 @@ def test_tables_come_from_the_records(tmp_path, records):
         assert tables, folder
         for path in build(read_setting(folder.name, ROOT / 'experiments/settings.yaml'), tables, records, tmp_path):
             assert path.read_bytes() == (folder / path.name).read_bytes(), f'{folder.name}/{path.name}: run `make report`'
+
+
+def test_one_knob_comes_from_the_records(tmp_path, records):
+    done = python(['experiments/one_knob.py', '--runs', records, '--out', tmp_path / 'one_knob'])
+    assert done.returncode == 0, done.stderr
+    here = ROOT / 'results/figures'
+    assert (tmp_path / 'one_knob.csv').read_bytes() == (here / 'one_knob.csv').read_bytes(), 'run experiments/one_knob.py'
+    old, new = (path.read_text(encoding='utf-8').splitlines()[:-1] for path in (here / 'one_knob_exchange.md', tmp_path / 'one_knob_exchange.md'))
+    assert old == new, 'run experiments/one_knob.py' # but for the last line, whose link depends on the place
 
 
 def test_readme_links_lead_somewhere():
