@@ -24,6 +24,9 @@ HERE = Path(__file__).resolve().parent
 forks = mp.get_context('fork') # nothing here may touch CUDA before
 
 
+def _interrupt(*_): raise KeyboardInterrupt('Stopped.')
+
+
 def _quiet(work, log):
     "In a child: `work`, what it says into `log`."
     with open(log, 'ab', buffering=0) as f: os.dup2(f.fileno(), 1), os.dup2(f.fileno(), 2)
@@ -39,6 +42,7 @@ def at_once(work:dict, # log file -> function without arguments
     "So many processes beside each other. `look(seconds)` is called every `pause`. Ctrl-C and the end of the time are SIGTERM to each."
     if torch.cuda.is_initialized(): raise RuntimeError('CUDA has begun in this process, its forks could not use it.')
     waiting, running, codes, asked, start = dict(work), {}, {}, False, time.time()
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         while waiting or running:
             while waiting and len(running) < runs and not asked:
@@ -54,6 +58,7 @@ def at_once(work:dict, # log file -> function without arguments
     finally:
         for p in running.values(): p.terminate()
         for p in running.values(): p.join()
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     return codes
 
 
@@ -127,4 +132,7 @@ def main():
     return int(any(codes.values()))
 
 
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    try: code = main()
+    except KeyboardInterrupt: code = 130
+    sys.exit(code)

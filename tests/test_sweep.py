@@ -125,6 +125,11 @@ def test_slurm_takes_the_same_file(swept, place, environment):
     assert code == 0 and 'rule train_s0' in said, said[-2000:]
 
 
+def _session(pid):
+    try: return os.getsid(pid)
+    except OSError: return None
+
+
 def test_forked_runs_are_the_sweeps(place, environment, tmp_path):
     "`experiments/at_once.py`, which forks its runs from one process: stopped in order, gone on, and the same weights as a run of its own."
     out = tmp_path / 'runs'
@@ -143,6 +148,12 @@ def test_forked_runs_are_the_sweeps(place, environment, tmp_path):
     other = next((tmp_path / 'own').glob('*/*/model.pt'))
     a, b = (torch.load(p, weights_only=True)['model'] for p in (folder / 'model.pt', other))
     assert other.parent.parent.name == folder.parent.name and all(torch.equal(v, b[k]) for k, v in a.items())
+    shutil.rmtree(folder)
+    words = ['experiments/at_once.py', 'smoke', '--tables', 's9', '--experiments', str(place / 'experiments'), '--out', str(out), '--runs', '2']
+    alone = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not (folder / 'lock').exists() and alone.poll() is None: time.sleep(.05)
+    alone.terminate()
+    assert alone.wait(120) == 130 and not [p for p in psutil.process_iter() if _session(p.pid) == alone.pid], 'its forks end with it'
     shutil.rmtree(folder); folder.mkdir(); (folder / 'config.json').mkdir() # in the way
     done = at_once()
     assert done.returncode == 1 and 'train.log: code 1' in done.stdout, 'a run that cannot begin fails alone, and is named'
