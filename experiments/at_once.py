@@ -27,11 +27,14 @@ forks = mp.get_context('fork') # nothing here may touch CUDA before
 def _interrupt(*_): raise KeyboardInterrupt('Stopped.')
 
 
-def _quiet(work, log):
-    "In a child: `work`, what it says into `log`."
-    with open(log, 'ab', buffering=0) as f: os.dup2(f.fileno(), 1), os.dup2(f.fileno(), 2)
-    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-    try: work()
+def _quiet(work, log, heard):
+    "In a child: `work`, what it says into `log`. `heard`: the signals that came before it had handlers of its own."
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, _interrupt)
+        if heard: raise KeyboardInterrupt('Stopped before it began.')
+        with open(log, 'ab', buffering=0) as f: os.dup2(f.fileno(), 1), os.dup2(f.fileno(), 2)
+        torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+        work()
     except KeyboardInterrupt as e: # SIGTERM, after its step is saved
         print(e); sys.exit(130)
 
@@ -39,26 +42,31 @@ def _quiet(work, log):
 def at_once(work:dict, # log file -> function without arguments
             runs:int, until:float=float('inf'), # time.time() at which they are asked to stop
             look=None, pause=.5) -> dict: # log file -> exit code; None where there was no time for it
-    "So many processes beside each other. `look(seconds)` is called every `pause`. Ctrl-C and the end of the time are SIGTERM to each."
+    """So many processes beside each other. `look(seconds)` is called every `pause`. The end of the time is SIGTERM to each; so is Ctrl-C or SIGTERM,
+    and KeyboardInterrupt here when all have ended. SIGKILL here ends this process alone."""
     if torch.cuda.is_initialized(): raise RuntimeError('CUDA has begun in this process, its forks could not use it.')
-    waiting, running, codes, asked, start = dict(work), {}, {}, False, time.time()
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    waiting, running, codes, start, told, heard = dict(work), {}, {}, time.time(), None, []
+    # a handler that raises would do so anywhere, within a fork too
+    before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while waiting or running:
-            while waiting and len(running) < runs and not asked:
+            if heard or time.time() > until:
+                codes |= dict.fromkeys(waiting); waiting.clear()
+                if told is None or time.time() - told > 30: # again, in case one fell where nobody minds it
+                    told = time.time()
+                    for p in running.values(): p.terminate()
+            while waiting and len(running) < runs and not heard:
                 log = next(iter(waiting)); Path(log).parent.mkdir(parents=True, exist_ok=True)
-                running[log] = forks.Process(target=_quiet, args=(waiting.pop(log), log)); running[log].start()
+                p = forks.Process(target=_quiet, args=(waiting.pop(log), log, heard)); p.start(); running[log] = p
             time.sleep(pause)
             for log in [log for log, p in running.items() if not p.is_alive()]:
-                p = running.pop(log); p.join(); codes[log] = None if asked and p.exitcode in (130, -signal.SIGTERM) else p.exitcode
+                p = running.pop(log); p.join(); codes[log] = None if told and p.exitcode in (130, -signal.SIGTERM) else p.exitcode
             if look: look(time.time() - start)
-            if time.time() > until and not asked:
-                asked = True; codes |= dict.fromkeys(waiting); waiting.clear()
-                for p in running.values(): p.terminate()
     finally:
         for p in running.values(): p.terminate()
         for p in running.values(): p.join()
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items(): signal.signal(number, handler or signal.SIG_DFL)
+    if heard: raise KeyboardInterrupt('Stopped. The same command goes on.')
     return codes
 
 

@@ -8,7 +8,7 @@ ordinate is linear between -2 and 2, then logarithmic. Writes PNG and CSV, with 
 (OUT_exchange.md), in which thresholds undo what a temperature does; they are made by
 
 python -m simseg.training --preset quick --precision 32 --steps 800 --camouflage .5 --overlap .5 --val_images 500 --warmup_share .1111111111111111
-    --tau .5 --tau_low .4 --tau_high .8 --seed 0 --out results/checks/one_knob
+    --tau .5 --tau_low .4 --tau_high .8 --seed 0 --out results/checks/one_knob --warmups results/warmups
 """
 import argparse, os
 from pathlib import Path
@@ -82,8 +82,8 @@ if args.exchange.is_dir():
                'recall': f"{group['pseudo.recall'].mean():.3f}"}
         for seed, r in group.set_index('seed').sort_index().iterrows(): row[f'mask AP, seed {seed}'] = f"{r['mask_AP']:.1f}"
         rows.append(row)
-    commits, devices = (', '.join(sorted(set(runs[f'provenance.{k}'].astype(str).str[:40]))) for k in ('commit', 'device'))
+    commits, devices = (', '.join(sorted(set(runs[f'provenance.{k}'].astype(str).str[:n]))) for k, n in (('commit', 7), ('device', None)))
     where = Path(os.path.relpath(args.exchange, args.out.parent)).as_posix()
-    text = f'{markdown(pd.DataFrame(rows).fillna("–"))}\n\ncommit: {commits[:7]}; device: {devices}; [records]({where}).\n'
+    text = f'{markdown(pd.DataFrame(rows).fillna("–"))}\n\ncommit: {commits}; device: {devices}; [records]({where}).\n'
     (args.out.parent / f'{args.out.name}_exchange.md').write_text(text, encoding='utf-8')
     print(text)

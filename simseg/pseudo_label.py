@@ -171,7 +171,8 @@ def _label(args):
         if not 0 <= getattr(args, name) < 1: raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must lie in [0, 1)")
     if not args.boxes.is_file(): raise FileNotFoundError(f"--boxes {args.boxes}: no such file")
     if not args.images.is_dir(): raise FileNotFoundError(f"--images {args.images}: no such folder")
-    for what, given in (('boxes json', args.boxes), ('checkpoint', args.checkpoint)):
+    weights = args.checkpoint.glob('*.pt') if args.checkpoint.is_dir() else (args.checkpoint,)
+    for what, given in (('boxes json', args.boxes), *(('checkpoint', path) for path in weights)):
         if args.out.exists() and given.exists() and args.out.samefile(given):
             raise ValueError(f"--out {args.out} is the {what} itself; give another name")
     check_place(args.out)

@@ -2,7 +2,7 @@
 
 python experiments/bench/throughput.py [--preset bench] [--runs 1 4 12] [--steps 60] [--out results/bench/h200/throughput.csv] [NAME=VALUE ...]
 
-Runs are whole ones, with loader and logs, after their warm-up; the first of three log lines (starting up) is left out. Without `data` they train on
+Runs are whole ones, with loader and logs, after their warm-up; log lines of the first third (starting up) are left out. Without `data` they train on
 a few embedded scenes. `hours` is what a table of `--count` runs of the preset's schedule takes at that pace, without evaluation. `mps`: whether MPS
 of NVIDIA runs, under which kernels of several processes overlap (`nvidia-cuda-mps-control -d`).
 """
@@ -48,7 +48,7 @@ def main(): # a loader's processes read this file too
             logs = [[json.loads(line) for line in (path / 'log.jsonl').read_text().splitlines()] for path in done]
             told = [json.loads((path / 'provenance.json').read_text()) for path in done]
         if bad: print(n, 'runs:', len(bad), 'failed:', bad[0])
-        seconds = [line['seconds'] for log in logs for line in log[1:]]
+        seconds = [line['seconds'] for log in logs for line in log if line['step'] > args.steps // 3]
         if not seconds: continue
         each = sum(seconds) / len(seconds)
         pace = len(logs) / each
