@@ -1,6 +1,6 @@
 """The runs of a sweep at once on one GPU, forked from one process that has imported everything.
 
-python experiments/at_once.py car-parts-small --data PATH/car_parts [--tables s1 s2 s3 s4] [--seeds 0] [--runs 15] [--most 15] [--out results/runs]
+python experiments/at_once.py car-parts-small --data PATH/car_parts [--tables s1 s2 s3 s4] [--seeds 0] [--runs 15] [--out results/runs]
 
 The runs are those of `make tables`, with the same records; what is done is skipped, what was begun goes on. A run takes one core, and small
 networks share a GPU best under NVIDIA's MPS (`nvidia-cuda-mps-control -d`). `--minutes` ends it in order: each run saves its step. `--pace` is a CSV
@@ -16,7 +16,8 @@ import multiprocessing as mp
 import pandas as pd
 import torch
 from simseg.config import config
-from simseg.runs import provenance
+from simseg.files import read_json
+from simseg.runs import provenance, stop_after_step
 from simseg.sweep import jobs, progress, read_setting, read_table
 from simseg.training import prepare, train
 
@@ -45,27 +46,25 @@ def at_once(work:dict, # log file -> function without arguments
     """So many processes beside each other. `look(seconds)` is called every `pause`. The end of the time is SIGTERM to each; so is Ctrl-C or SIGTERM,
     and KeyboardInterrupt here when all have ended. SIGKILL here ends this process alone."""
     if torch.cuda.is_initialized(): raise RuntimeError('CUDA has begun in this process, its forks could not use it.')
-    waiting, running, codes, start, told, heard = dict(work), {}, {}, time.time(), None, []
-    # a handler that raises would do so anywhere, within a fork too
-    before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while waiting or running:
-            if heard or time.time() > until:
-                codes |= dict.fromkeys(waiting); waiting.clear()
-                if told is None or time.time() - told > 30: # again, in case one fell where nobody minds it
-                    told = time.time()
-                    for p in running.values(): p.terminate()
-            while waiting and len(running) < runs and not heard:
-                log = next(iter(waiting)); Path(log).parent.mkdir(parents=True, exist_ok=True)
-                p = forks.Process(target=_quiet, args=(waiting.pop(log), log, heard)); p.start(); running[log] = p
-            time.sleep(pause)
-            for log in [log for log, p in running.items() if not p.is_alive()]:
-                p = running.pop(log); p.join(); codes[log] = None if told and p.exitcode in (130, -signal.SIGTERM) else p.exitcode
-            if look: look(time.time() - start)
-    finally:
-        for p in running.values(): p.terminate()
-        for p in running.values(): p.join()
-        for number, handler in before.items(): signal.signal(number, handler or signal.SIG_DFL)
+    waiting, running, codes, start, told = dict(work), {}, {}, time.time(), None
+    with stop_after_step(alone=False) as heard: # a handler that raises would do so anywhere, within a fork too
+        try:
+            while waiting or running:
+                if heard or time.time() > until:
+                    codes |= dict.fromkeys(waiting); waiting.clear()
+                    if told is None or time.time() - told > 30: # again, in case one fell where nobody minds it
+                        told = time.time()
+                        for p in running.values(): p.terminate()
+                while waiting and len(running) < runs and not heard:
+                    log = next(iter(waiting)); Path(log).parent.mkdir(parents=True, exist_ok=True)
+                    p = forks.Process(target=_quiet, args=(waiting.pop(log), log, heard)); p.start(); running[log] = p
+                time.sleep(pause)
+                for log in [log for log, p in running.items() if not p.is_alive()]:
+                    p = running.pop(log); p.join(); codes[log] = None if told and p.exitcode in (130, -signal.SIGTERM) else p.exitcode
+                if look: look(time.time() - start)
+        finally:
+            for p in running.values(): p.terminate()
+            for p in running.values(): p.join()
     if heard: raise KeyboardInterrupt('Stopped. The same command goes on.')
     return codes
 
@@ -94,7 +93,6 @@ def main():
     parser.add_argument('--tables', nargs='+', default=['s1', 's2', 's3', 's4'])
     parser.add_argument('--seeds', type=int, nargs='+')
     parser.add_argument('--runs', type=int, default=max(1, (os.cpu_count() or 2) - 1), help='so many at once')
-    parser.add_argument('--most', type=int, help='of what is to be done, in the order of the tables')
     parser.add_argument('--out', default='results/runs')
     parser.add_argument('--experiments', type=Path, default=HERE, help='folder of settings.yaml and the tables')
     parser.add_argument('--minutes', type=float, default=float('inf'))
@@ -104,35 +102,36 @@ def main():
     setting = read_setting(args.setting, args.experiments / 'settings.yaml')
     tables, seeds = [read_table(args.experiments / f'{t}.yaml') for t in args.tables], args.seeds and tuple(args.seeds)
     work = jobs(setting, tables, args.data, args.out, seeds, str(warmups))
-    left = [j for j in work if not j.done][:args.most]
+    left = [j for j in work if not j.done]
+    whole = not any(j.begun for j in left) # else its time says nothing of a pace
     print(f'{setting.name}: {progress(work)}', flush=True)
 
-    def first(job): return not any((job.folder / name).exists() for name in ('last.pt', 'previous.pt'))
-    warm = {str(j.warmup / 'train.log'): (lambda j=j: prepare(json.dumps(j.parameters)))
-            for j in left if j.warmup and first(j) and not (j.warmup / 'metrics.json').exists()}
+    def waits(job): return job.warmup and not job.begun and not (job.warmup / 'metrics.json').exists()
+    warm = {str(j.warmup / 'train.log'): (lambda j=j: prepare(json.dumps(j.parameters))) for j in left if waits(j)}
     told, busy = time.time(), []
     codes = at_once(warm, args.runs, until)
     warm_seconds, told = time.time() - told, time.time()
 
     def look(seconds):
-        if int(seconds) % 20 == 0 and (not busy or busy[-1][0] != int(seconds)):
-            busy.append((int(seconds), *gpu()))
-            print(f'{int(seconds)} s: {sum(j.done for j in left)} of {len(left)} done, {busy[-1][1]:.0f} % busy, {busy[-1][2]:.0f} MiB', flush=True)
-    runs = {str(j.folder / 'train.log'): (lambda j=j: train(config(**j.parameters), progress=False)) for j in left}
-    if all(code == 0 for code in codes.values()): codes |= at_once(runs, args.runs, until, look)
+        if seconds > 20 * (len(busy) + 1):
+            busy.append(gpu())
+            print(f'{seconds:.0f} s: {sum(j.done for j in left)} of {len(left)} done, {busy[-1][0]:.0f} % busy, {busy[-1][1]:.0f} MiB', flush=True)
+    runs = {str(j.folder / 'train.log'): (lambda j=j: train(config(**j.parameters), progress=False)) for j in left if not waits(j)}
+    codes |= at_once(runs, args.runs, until, look)
     seconds, done = time.time() - told, [j for j in left if j.done]
     print(f'{setting.name}: {progress(work)}', flush=True)
     for log, code in codes.items():
         if code not in (0, None): print(f'{log}: code {code}. {Path(log).read_text(errors="replace")[-300:]}')
-    if args.pace and done:
-        each = [json.loads((j.folder / 'provenance.json').read_text()) for j in done]
-        shown = [b for _, b, _ in busy if b == b]
+    if args.pace and not whole: print(f'{args.pace} is not written: some runs had begun before.')
+    if args.pace and whole and done:
+        each = [read_json(j.folder / 'provenance.json') for j in done]
+        shown = [b for b, _ in busy if b == b]
         told = provenance(0)
         row = dict(setting=setting.name, runs_at_once=min(args.runs, len(left)), mps=has_mps(), runs=len(done),
                    seconds_of_warmups=round(warm_seconds, 1), seconds_of_runs=round(seconds, 1),
                    seconds_a_run=round(sum(p['wall_seconds'] for p in each) / len(each), 1),
                    peak_mib_a_run=max(p.get('peak_memory_mib', float('nan')) for p in each),
-                   most_mib_of_gpu=max((m for *_, m in busy), default=float('nan')),
+                   most_mib_of_gpu=max((m for _, m in busy), default=float('nan')),
                    gpu_busy_percent=f'{min(shown):.0f} to {max(shown):.0f}' if shown else '', runs_an_hour=round(3600 * len(done) / seconds),
                    device=each[0]['device'], cores=os.cpu_count(), commit=told['commit'], dirty=told['dirty'], torch=torch.__version__)
         args.pace.parent.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,10 @@ class Job:
     @property
     def done(self) -> bool: return (self.folder/'metrics.json').exists()
 
+    @property
+    def begun(self) -> bool: # needs its warm-up no more: recorded, or with a checkpoint of its own
+        return any((self.folder/name).exists() for name in ('metrics.json', 'last.pt', 'previous.pt'))
+
 def jobs(setting:Setting, tables:list, data:str|None=None, out='results/runs',
          seeds:tuple|None=None, # instead of the tables' own
          warmups:str|None=None # folder of the shared warm-ups; None: each run makes its own

@@ -1,5 +1,5 @@
 "The sweep over the tables' runs: stopped half-way, failed in one run, complete. Real processes, the smoke setting, three rows."
-import json, os, shutil, signal, subprocess, sys, sysconfig, time
+import json, os, re, shutil, signal, subprocess, sys, sysconfig, time
 from pathlib import Path
 
 import psutil
@@ -131,13 +131,13 @@ def _session(pid):
 
 
 def test_forked_runs_are_the_sweeps(place, environment, tmp_path):
-    "`experiments/at_once.py`, which forks its runs from one process: stopped in order, gone on, and the same weights as a run of its own."
+    "`experiments/at_once.py`, which forks its runs from one process: the same weights as a run of its own; one that fails does so alone."
     out = tmp_path / 'runs'
     def at_once(*more):
         words = ['smoke', '--tables', 's9', '--experiments', place / 'experiments', '--runs', '2', '--out', out]
         return python(['experiments/at_once.py', *words, *more], environment)
     done = at_once('--minutes', '0')
-    assert done.returncode == 0 and not list(out.glob('*/*/metrics.json')), 'no time'
+    assert done.returncode == 0 and '0 of 3 runs done, 0 begun' in done.stdout.splitlines()[-1], 'no time'
     done = at_once('--pace', tmp_path / 'pace.csv')
     assert done.returncode == 0, done.stdout + done.stderr
     found = {p.parent: json.loads(p.read_text()) for p in out.glob('*/*/metrics.json')}
@@ -149,11 +149,29 @@ def test_forked_runs_are_the_sweeps(place, environment, tmp_path):
     a, b = (torch.load(p, weights_only=True)['model'] for p in (folder / 'model.pt', other))
     assert other.parent.parent.name == folder.parent.name and all(torch.equal(v, b[k]) for k, v in a.items())
     shutil.rmtree(folder)
-    words = ['experiments/at_once.py', 'smoke', '--tables', 's9', '--experiments', str(place / 'experiments'), '--out', str(out), '--runs', '2']
-    alone = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-    while not (folder / 'lock').exists() and alone.poll() is None: time.sleep(.05)
-    alone.terminate()
-    assert alone.wait(120) == 130 and not [p for p in psutil.process_iter() if _session(p.pid) == alone.pid], 'its forks end with it'
-    shutil.rmtree(folder); folder.mkdir(); (folder / 'config.json').mkdir() # in the way
+    folder.mkdir()
+    (folder / 'config.json').mkdir() # in the way
     done = at_once()
-    assert done.returncode == 1 and 'train.log: code 1' in done.stdout, 'a run that cannot begin fails alone, and is named'
+    assert done.returncode == 1 and f'{folder.name}/train.log: code 1' in done.stdout and '2 of 3 runs done' in done.stdout
+
+
+def test_forked_runs_stop_together_and_go_on(place, environment, tmp_path):
+    "SIGTERM to the one that forked them: each saves its step, none stays behind, and the same command goes on from there."
+    (tmp_path / 'e').mkdir()
+    shutil.copy(place / 'experiments/settings.yaml', tmp_path / 'e')
+    (tmp_path / 'e/s9.yaml').write_text(re.sub(r'lambda1: (0.[17])}', r'lambda1: \1, steps: 40}', ROWS))
+    where = ['--experiments', str(tmp_path / 'e'), '--out', str(tmp_path / 'runs')]
+    words = ['experiments/at_once.py', 'smoke', '--tables', 's9', '--runs', '3', *where]
+    parent = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    def begun(): # past the warm-up that they share, which their logs begin with
+        logs = [p for p in (tmp_path / 'runs').glob('*/*/log.jsonl') if json.loads((p.parent / 'config.json').read_text())['steps'] == 40]
+        return [p.parent for p in logs if p.read_text().count('\n') > 4] if len(logs) == 2 else []
+    while len(begun()) < 2 and parent.poll() is None: time.sleep(.02)
+    parent.terminate()
+    assert parent.wait(120) == 130 and not [p for p in psutil.process_iter() if _session(p.pid) == parent.pid]
+    steps = {folder: torch.load(folder / 'last.pt', weights_only=True)['step'] for folder in begun()}
+    for folder, step in steps.items():
+        assert 4 < step < 40 and json.loads((folder / 'log.jsonl').read_text().splitlines()[-1])['step'] == step
+        assert f'Stopped after step {step} of 40' in (folder / 'train.log').read_text()
+    assert len(steps) == 2 and python(words, environment).returncode == 0
+    assert all(json.loads((folder / 'provenance.json').read_text())['resumed'] == 1 for folder in steps)

@@ -6,7 +6,7 @@ Runs are whole ones, with loader and logs, after their warm-up; log lines of the
 a few embedded scenes. `hours` is what a table of `--count` runs of the preset's schedule takes at that pace, without evaluation. `mps`: whether MPS
 of NVIDIA runs, under which kernels of several processes overlap (`nvidia-cuda-mps-control -d`).
 """
-import argparse, json, os, sys, tempfile
+import argparse, os, sys, tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from at_once import at_once, has_mps
 from simseg.config import config
+from simseg.files import read_json, read_log
 from simseg.recipe import data_sets, resolved
 from simseg.runs import provenance
 from simseg.training import parse, train
@@ -45,8 +46,8 @@ def main(): # a loader's processes read this file too
             codes = at_once({f'{folder}/{seed}.log': partial(train, run(seed, folder), progress=False) for seed in range(n)}, n)
             bad = [Path(log).read_text(errors='replace')[-300:] for log, code in codes.items() if code]
             done = [path.parent for path in Path(folder).glob('*/s*/metrics.json')]
-            logs = [[json.loads(line) for line in (path / 'log.jsonl').read_text().splitlines()] for path in done]
-            told = [json.loads((path / 'provenance.json').read_text()) for path in done]
+            logs = [read_log(path / 'log.jsonl') for path in done]
+            told = [read_json(path / 'provenance.json') for path in done]
         if bad: print(n, 'runs:', len(bad), 'failed:', bad[0])
         seconds = [line['seconds'] for log in logs for line in log if line['step'] > args.steps // 3]
         if not seconds: continue
