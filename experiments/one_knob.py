@@ -5,47 +5,45 @@ python experiments/one_knob.py [SETTING ...] [--runs results/runs] [--out result
 Thresholds (tau_low, tau_high) and temperature (tau) both move the edge of a pseudo mask. Precision: the share of its pixels inside the true mask, on
 held-out objects, by the teacher at the end of training (`metrics.json`). AP is less that of the default row of the same seed. Small dots: seeds. The
 ordinate is linear between -2 and 2, then logarithmic. Writes PNG and CSV, with the rank correlation of the rows' means. Then the runs of `--exchange`
-(OUT_exchange.md), in which thresholds undo what a temperature does; they are made by
+(into FINDINGS), in which thresholds undo what a temperature does; they are made by
 
 python -m simseg.training --preset quick --precision 32 --steps 800 --camouflage .5 --overlap .5 --val_images 500 --warmup_share .1111111111111111
     --tau .5 --tau_low .4 --tau_high .8 --seed 0 --out results/checks/one_knob --warmups results/warmups
 """
-import argparse, os
+import argparse
 from pathlib import Path
 
 import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import pandas as pd
-from simseg.recipe import resolved
-from simseg.report import markdown
-from simseg.runs import load_runs, run_key
-from simseg.sweep import read_setting, read_table, row_config
-from simseg.tables import found_runs
+from simseg.report import between, markdown
+from simseg.runs import load_runs
+from simseg.sweep import read_setting, read_table
+from simseg.tables import collect
 
 HERE = Path(__file__).resolve().parent
+MARKS = '<!-- exchange: written by experiments/one_knob.py -->', '<!-- end of exchange -->'
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('settings', nargs='*', default=['tangle-quick', 'car-parts-warm', 'car-parts-small-warm'])
 parser.add_argument('--runs', type=Path, default=Path('results/runs'))
 parser.add_argument('--exchange', type=Path, default=Path('results/checks/one_knob'))
+parser.add_argument('--findings', type=Path, default=Path('results/findings.md'))
 parser.add_argument('--out', type=Path, default=Path('results/figures/one_knob'))
 args = parser.parse_args()
 
-found, lines = found_runs(load_runs(args.runs)), []
+runs, lines = load_runs(args.runs), []
 for setting in (read_setting(name, HERE / 'settings.yaml') for name in args.settings):
     for table in (read_table(HERE / f'{name}.yaml') for name in ('s2', 's3')):
-        def record(row, seed, setting=setting): return found.get((run_key(resolved(row_config(setting, row, seed))), setting.data, seed))
-        default = next(row for row in table.rows if row.default)
-        for row in table.rows:
-            for seed in table.seeds:
-                r, base = record(row, seed), record(default, seed)
-                if r is None or base is None: continue
-                if row.default and not any(record(other, seed) is not None for other in table.rows if not other.default): continue
-                lines.append({'setting': setting.name, 'table': table.name.upper(), 'row': row.label, 'default': row.default, 'seed': seed,
-                              'precision': r['pseudo.precision'], 'recall': r['pseudo.recall'], 'AP': r['mask_AP'],
-                              'AP less default': r['mask_AP'] - base['mask_AP'], 'commit': r['provenance.commit'], 'device': r['provenance.device']})
-if not lines: raise SystemExit(f'{args.runs} has no run of S2 or S3 in {", ".join(args.settings)}.')
-lines = pd.DataFrame(lines)
+        rows = collect(table, setting, runs, also=('pseudo.precision', 'pseudo.recall')).dropna(subset='AP')
+        default = [table.rows[i].default for i in rows['row']]
+        rows = rows.assign(setting=setting.name, table=table.name.upper(), default=default, row=[table.rows[i].label for i in rows['row']],
+                           precision=rows['pseudo.precision'], recall=rows['pseudo.recall'])
+        rows['AP less default'] = rows['AP'] - rows['seed'].map(rows[rows.default].set_index('seed')['AP'])
+        lines.append(rows.dropna(subset='AP less default'))
+lines = pd.concat(lines)[['setting', 'table', 'row', 'default', 'seed', 'precision', 'recall', 'AP', 'AP less default', 'commit', 'device']]
+if not len(lines): raise SystemExit(f'{args.runs} has no run of S2 or S3 in {", ".join(args.settings)}.')
+lines = lines.reset_index(drop=True)
 names = list(lines.setting.unique())
 figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.1), layout='constrained', squeeze=False)
 for ax, name in zip(axes[0], names):
@@ -66,7 +64,7 @@ for ax, name in zip(axes[0], names):
     seeds = here.seed.nunique()
     ax.set_title(f"{name}, {seeds} seed{'s' * (seeds > 1)}: rank correlation {rank:.2f}", fontsize=8)
     ax.set_xlabel('precision of the pseudo masks, held-out objects', fontsize=7); ax.tick_params(labelsize=7); ax.margins(.12)
-    ax.set_yscale('symlog', linthresh=2); ax.set_ylim(-22, 4); ax.set_yticks([-12, -8, -4, -2, -1, 0, 1, 2], [-12, -8, -4, -2, -1, 0, 1, 2])
+    ax.set_yscale('symlog', linthresh=2); ax.set_ylim(-30, 4); ax.set_yticks([-12, -8, -4, -2, -1, 0, 1, 2], [-12, -8, -4, -2, -1, 0, 1, 2])
     ax.axhline(0, color='.8', lw=.8, zorder=0); ax.spines[['top', 'right']].set_visible(False)
 axes[0, 0].set_ylabel('mask AP less default, points', fontsize=7)
 axes[0, 0].legend(fontsize=7, loc='lower right')
@@ -75,15 +73,11 @@ figure.savefig(args.out.with_suffix('.png'), dpi=130)
 lines.to_csv(args.out.with_suffix('.csv'), index=False, float_format='%.4f')
 print(lines.groupby('setting', sort=False)['rank correlation'].first().round(2).to_string())
 
-if args.exchange.is_dir():
-    runs, rows = load_runs(args.exchange), []
-    for (tau, low, high), group in runs.groupby(['tau', 'tau_low', 'tau_high'], sort=True):
-        row = {'tau': tau, 'tau_low / tau_high': f'{low} / {high}', 'precision': f"{group['pseudo.precision'].mean():.3f}",
-               'recall': f"{group['pseudo.recall'].mean():.3f}"}
-        for seed, r in group.set_index('seed').sort_index().iterrows(): row[f'mask AP, seed {seed}'] = f"{r['mask_AP']:.1f}"
-        rows.append(row)
-    commits, devices = (', '.join(sorted(set(runs[f'provenance.{k}'].astype(str).str[:n]))) for k, n in (('commit', 7), ('device', None)))
-    where = Path(os.path.relpath(args.exchange, args.out.parent)).as_posix()
-    text = f'{markdown(pd.DataFrame(rows).fillna("–"))}\n\ncommit: {commits}; device: {devices}; [records]({where}).\n'
-    (args.out.parent / f'{args.out.name}_exchange.md').write_text(text, encoding='utf-8')
-    print(text)
+runs, rows = load_runs(args.exchange), []
+for (tau, low, high), group in runs.groupby(['tau', 'tau_low', 'tau_high']):
+    row = {'tau': tau, 'tau_low / tau_high': f'{low} / {high}', 'precision': f"{group['pseudo.precision'].mean():.3f}",
+           'recall': f"{group['pseudo.recall'].mean():.3f}"}
+    rows.append(row | {f'mask AP, seed {seed}': f'{ap:.1f}' for seed, ap in sorted(zip(group['seed'], group['mask_AP']))})
+made = '; '.join(f'{k}: {", ".join(sorted(set(runs[f"provenance.{k}"].str[:n])))}' for k, n in (('commit', 7), ('device', None)))
+body = f'{markdown(pd.DataFrame(rows).fillna("–"))}\n\n{made}.'
+args.findings.write_text(between(args.findings.read_text(encoding='utf-8'), body, *MARKS), encoding='utf-8')

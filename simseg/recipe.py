@@ -9,7 +9,6 @@ __all__ = ['on_gpu', 'resolved', 'Data', 'data_sets', 'lr_factor', 'base_lr', 'w
 # %% ../nbs/19b_recipe.ipynb #0002
 import hashlib, os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from .config import Config
 from .data import tangle
 from .data.coco import CocoSet, content_hash, read
+from .files import user_path
 from .models.ema import scaled_momentum, warm_momentum
 
 # %% ../nbs/19b_recipe.ipynb #0005
@@ -50,7 +50,7 @@ def data_sets(c:Config) -> Data:
         where = tangle.make(train=full.train_images, val=full.val_images, seed=c.data_seed, size=c.scene, camouflage=c.camouflage, overlap=c.overlap)
         name = 'tangle'
     else:
-        where = Path(os.path.expanduser(c.data))
+        where = user_path(c.data)
         name = where.resolve().name
     limit = {} if c.data == 'tangle' else dict(train=c.train_images, val=c.val_images)
     train = read(where, 'train', masks=c.method == 'supervised', limit=limit.get('train', 0), dev=c.dev_images)

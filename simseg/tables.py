@@ -28,7 +28,9 @@ def found_runs(runs:pd.DataFrame # of `load_runs`
     "Finished runs by what identifies them."
     return {(run_key(read_json(Path(r['folder'])/'config.json')), r['data'], r['seed']): r for _, r in runs.iterrows()}
 
-def collect(table:Table, setting:Setting, runs:pd.DataFrame) -> pd.DataFrame: # a line each row and seed; NaN where there is no record
+def collect(table:Table, setting:Setting, runs:pd.DataFrame,
+            also:tuple=() # more columns of `runs`
+           ) -> pd.DataFrame: # a line each row and seed; NaN where there is no record
     """Measures of all runs of a table, with where they come from. Where other rows have run, the default has the seeds that one of them has: its mean
     stands beside theirs, and seeds differ."""
     found, lines = found_runs(runs), []
@@ -36,7 +38,8 @@ def collect(table:Table, setting:Setting, runs:pd.DataFrame) -> pd.DataFrame: # 
         for seed in table.seeds:
             run = found.get((run_key(resolved(row_config(setting, row, seed))), setting.data, seed), {})
             line = dict(row=i, seed=seed) | {m: run.get(f'mask_{m}', np.nan) for m in MEASURES} | {'box AP': run.get('box_AP', np.nan)}
-            lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')})
+            lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')}
+                         | {k: run.get(k, np.nan) for k in also})
     lines = pd.DataFrame(lines)
     others = set(lines.seed[lines['AP'].notna() & ~lines['row'].map(lambda i: table.rows[i].default)])
     if others: lines.loc[~lines.seed.isin(others), list(lines.columns[2:])] = None
