@@ -4,7 +4,7 @@
 
 # %% ../nbs/24_predict.ipynb #0002
 from __future__ import annotations
-import argparse, glob, os, sys
+import argparse, glob, json, os, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +13,21 @@ from pycocotools import mask as rle
 from torch import Tensor
 from tqdm import tqdm
 
+from . import __version__
 from .config import Config
 from .core import Instances
 from .data.coco import read_image
 from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
-from .files import check_place, part_path, user_path, write_json
+from .files import Journal, check_place, part_path, stamp, user_path, write_json
 from .show import distinct, panels, show_objects
 from .training import load_model
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'place', 'common_folder', 'overlay', 'write_overlay', 'rows_of',
-           'predict_files', 'command', 'left_out', 'ending', 'arguments', 'open_model', 'main']
+           'predict_files', 'command', 'left_out', 'ending', 'arguments', 'weight_files', 'journal_of', 'open_model',
+           'main']
 
 # %% ../nbs/24_predict.ipynb #0005
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
@@ -85,9 +87,11 @@ def rows_of(found:Instances, category_ids:list, first:int) -> list: # annotation
 def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                   out:Path, # overlays are written below it
                   score:float=0.3, # least score
-                  overlays:bool=True, progress:bool=True
+                  overlays:bool=True, progress:bool=True,
+                  journal:Journal|None=None # has what was done before
                  ) -> tuple: # COCO form, {file: fault}, whether it was interrupted
     "Masks for every file that can be read."
+    journal = journal or Journal(os.devnull, {})
     root, images, rows, faults = common_folder(files), [], [], {}
     limits = dict(score_threshold=score**2, nms_threshold=c.nms_threshold, limit=c.detections) # a score is the root of what has the threshold
     done = dict(info=dict(description='predictions', score=score), images=images, annotations=rows,
@@ -96,16 +100,21 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
         for n, path in enumerate(tqdm(files, desc='predict', unit='image', disable=not progress), 1):
             name = place(path).relative_to(root).as_posix()
             try:
-                image = read_image(path, upright=True)
-                found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
-                if overlays: write_overlay(out/'overlays'/f'{name}.png', image, found, classes)
-                new = rows_of(found, category_ids, len(rows) + 1)
+                drawn, key = out/'overlays'/f'{name}.png', json.dumps([name, *stamp(path)])
+                kept = journal.done.pop(key, None) if drawn.exists() or not overlays else None
+                if fresh := kept is None:
+                    image = read_image(path, upright=True)
+                    found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
+                    if overlays: write_overlay(drawn, image, found, classes)
+                    kept = [*image.shape[1:]], rows_of(found, category_ids, 1)
             except (ValueError, OSError, RuntimeError, MemoryError) as e:
                 faults[str(path)] = str(e).removeprefix(f'{path}: ') or type(e).__name__
                 if isinstance(e, OSError) and not os.access(out, os.W_OK): raise
                 continue
-            rows += new
-            images.append(dict(id=n, file_name=name, height=image.shape[1], width=image.shape[2]))
+            if fresh: journal.keep(key, kept)
+            (height, width), new = kept
+            rows += [r | dict(image_id=n, id=k) for k, r in enumerate(new, len(rows) + 1)]
+            images.append(dict(id=n, file_name=name, height=height, width=width))
     except KeyboardInterrupt:
         left = {i['id'] for i in images} # an image is listed with its rows or not at all
         return done | dict(annotations=[r for r in rows if r['image_id'] in left]), faults, True
@@ -131,7 +140,8 @@ def left_out(name:str, faults:dict, asked:int):
 def ending(name:str, faults:dict, asked:int, done:int, stopped:bool) -> int: # exit code
     "Says on stderr what was left out, and whether the work was stopped before its end."
     left_out(name, faults, asked)
-    if stopped: print(f"{name}: stopped: {done} of {asked} done{', nothing written' * (not done)}", file=sys.stderr)
+    again = '; the same command goes on from there' if done else ', nothing written'
+    if stopped: print(f"{name}: stopped: {done} of {asked} done{again}", file=sys.stderr)
     return 130 if stopped else 2 if not done else 1 if faults else 0
 
 def arguments(name:str, about:str) -> argparse.ArgumentParser: # with what all commands share
@@ -141,6 +151,21 @@ def arguments(name:str, about:str) -> argparse.ArgumentParser: # with what all c
     p.add_argument('--size', type=int, help='short side that images are resized to (default: as in the run)')
     p.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     return p
+
+def weight_files(checkpoint:Path) -> list:
+    "The files that a checkpoint's path stands for."
+    return sorted(checkpoint.glob('*.pt')) if checkpoint.is_dir() else [checkpoint]
+
+def journal_of(result:Path, args, inputs:list, # files that decide the result, besides the checkpoint's
+               leave:tuple=() # names of arguments that do not
+              ) -> Journal:
+    "The journal of a command with these arguments; says so where a part is done already."
+    options = {k: os.path.abspath(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ('quiet', *leave)}
+    stamps = list(map(stamp, [*weight_files(args.checkpoint), *inputs]))
+    work = dict(version=__version__, cuda=torch.cuda.is_available(), options=options, inputs=stamps)
+    journal = Journal(result, work)
+    if journal.done: print(f'going on: {len(journal.done)} images were done before')
+    return journal
 
 def open_model(args) -> tuple: # network, Config with the chosen size, classes, category ids
     "The network that a command's arguments name, on its device."
@@ -158,12 +183,13 @@ def _predict(args):
     files, faults = find_images(args.images, args.out/'overlays')
     if not files: left_out('simseg-predict', faults, len(args.images)); return 2
     check_place(args.out/'predictions.json')
-    done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet)
+    journal = journal_of(args.out/'predictions.json', args, [], leave=('images',))
+    done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet, journal)
     code = ending('simseg-predict', faults | bad, len(files) + len(faults), len(done['images']), stopped)
     if not done['images']: return code
     path = args.out/'predictions.json'
     if stopped: path = part_path(path)
-    write_json(path, done)
+    write_json(path, done); journal.close(remove=not stopped)
     print(f"{len(done['annotations'])} objects in {len(done['images'])} images: {path}")
     print(f"file names in it are relative to {common_folder(files)}")
     return code

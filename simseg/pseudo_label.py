@@ -4,7 +4,7 @@
 
 # %% ../nbs/25_pseudo_label.ipynb #0002
 from __future__ import annotations
-import sys
+import json, os, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from .evaluate import encode
 from .inference import full_maps, together
 from .losses.box import touched
 from .losses.pseudo import mask_iou, pseudo_masks
-from .predict import arguments, command, ending, open_model
-from .files import check_place, load_checkpoint, part_path, user_path, write_json
+from .predict import arguments, command, ending, journal_of, open_model, weight_files
+from .files import Journal, check_place, load_checkpoint, part_path, stamp, user_path, write_json
 from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
@@ -124,15 +124,21 @@ def _labelled(l, dataset, bare, i, labels, threshold): # image i: its annotation
     return rows, table
 
 def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are compared with
-              threshold:float=0.5, progress:bool=True
+              threshold:float=0.5, progress:bool=True,
+              journal:Journal|None=None # has what was done before
              ) -> tuple: # COCO form, {file: fault}, rows of dict(id, class, how, score, iou, iou_box), whether it was interrupted
     "Masks for all boxes of a set; iou and iou_box only with true masks. Ctrl-C ends it; what is done is kept."
+    journal = journal or Journal(os.devnull, {})
     labels, images, annotations, faults, table, stopped = relabel(dataset, l.classes), [], crowds(dataset), {}, [], False
     bare = replace(dataset, segmentations=None)
     try:
         for i in tqdm(range(len(dataset)), desc='pseudo-label', unit='image', disable=not progress):
-            try: rows, judged = _labelled(l, dataset, bare, i, labels, threshold)
+            try:
+                key = json.dumps([dataset.image_ids[i], *stamp(dataset.image_dir/dataset.files[i])])
+                if fresh := (kept := journal.done.pop(key, None)) is None: kept = _labelled(l, dataset, bare, i, labels, threshold)
             except (ValueError, OSError, RuntimeError, MemoryError) as e: faults[dataset.files[i]] = str(e) or type(e).__name__; continue
+            if fresh: journal.keep(key, kept)
+            rows, judged = kept
             annotations += rows; table += judged
             images.append(dict(id=dataset.image_ids[i], file_name=dataset.files[i], height=dataset.sizes[i][0], width=dataset.sizes[i][1]))
     except KeyboardInterrupt: stopped = True
@@ -171,8 +177,7 @@ def _label(args):
         if not 0 <= getattr(args, name) < 1: raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must lie in [0, 1)")
     if not args.boxes.is_file(): raise FileNotFoundError(f"--boxes {args.boxes}: no such file")
     if not args.images.is_dir(): raise FileNotFoundError(f"--images {args.images}: no such folder")
-    weights = args.checkpoint.glob('*.pt') if args.checkpoint.is_dir() else (args.checkpoint,)
-    for what, given in (('boxes json', args.boxes), *(('checkpoint', path) for path in weights)):
+    for what, given in (('boxes json', args.boxes), *(('checkpoint', path) for path in weight_files(args.checkpoint))):
         if args.out.exists() and given.exists() and args.out.samefile(given):
             raise ValueError(f"--out {args.out} is the {what} itself; give another name")
     check_place(args.out)
@@ -181,7 +186,8 @@ def _label(args):
     l = labeller(args.checkpoint, model, c, classes, args.student)
     how = 'M_I with the semantic map of the prototypes' if l.prototypes is not None else 'M_I alone: no prototypes'
     print(how, f'({c.method}, {c.test_size} pixels)')
-    done, faults, table, stopped = label_set(l, dataset, args.threshold, not args.quiet)
+    journal = journal_of(args.out, args, [args.boxes], leave=('least_score',))
+    done, faults, table, stopped = label_set(l, dataset, args.threshold, not args.quiet, journal)
     faults, asked = missing | faults, len(dataset) + len(missing)
     code = ending('simseg-pseudo-label', faults, asked, len(done['images']), stopped)
     if not done['images']: return code
@@ -189,7 +195,7 @@ def _label(args):
     done['annotations'] = [a for a in done['annotations'] if a['iscrowd'] or a['score'] >= args.least_score]
     done['info']['made_with'] = dict(method=c.method, test_size=c.test_size, prototypes=l.prototypes is not None, least_score=args.least_score)
     out = part_path(args.out) if stopped else args.out
-    write_json(out, done)
+    write_json(out, done); journal.close(remove=not stopped)
     for name, value in summary(table, dataset.report).items(): print(f'{name:22}', f'{value:.4f}' if isinstance(value, float) else value)
     if args.least_score: print(f"{'below_least_score':22} {every - len(done['annotations'])}")
     print(f"{len(done['annotations'])} annotations of {len(done['images'])} images: {out}")

@@ -1,5 +1,5 @@
 "The commands: declared twice and alike, each of them starts, and what simseg-pseudo-label writes feeds another trainer."
-import contextlib, importlib, io, json, subprocess, sys
+import contextlib, importlib, io, json, signal, subprocess, sys
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +56,32 @@ def labelled(tmp_path_factory):
     words = [tmp / 'model.pt', '--images', root / 'images', '--boxes', tmp / 'boxes.json', '--out', tmp / 'masks.json', '--quiet']
     with contextlib.redirect_stdout(io.StringIO()): assert target('simseg-pseudo-label')(list(map(str, words))) == 0
     return root / 'images', tmp / 'masks.json', data
+
+
+KILLED = """
+import os, signal, sys
+from simseg.files import Journal
+from simseg.pseudo_label import main
+keep = Journal.keep
+def killed(self, item, value): # when one image is done, in the middle of the next one's line
+    keep(self, item, value)
+    with open(self.path, 'a') as f: f.write('{"item": "hal')
+    os.kill(os.getpid(), signal.SIGKILL)
+Journal.keep = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_labelling_goes_on(labelled, tmp_path, capsys):
+    "kill -9 of a real process: the same command does the rest, and the json is that of a run at one go, to the byte."
+    images, masks, _ = labelled
+    out = tmp_path / 'masks.json'
+    words = list(map(str, [masks.parent / 'model.pt', '--images', images, '--boxes', masks.parent / 'boxes.json', '--out', out, '--quiet']))
+    done = subprocess.run([sys.executable, '-c', KILLED, *words], env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL and not out.exists(), done.stderr
+    assert target('simseg-pseudo-label')(words) == 0
+    assert 'going on: 1 images' in capsys.readouterr().out
+    assert out.read_bytes() == masks.read_bytes() and [p.name for p in tmp_path.iterdir()] == ['masks.json']
 
 
 def test_torchvision_mask_rcnn_trains_on_the_masks(labelled):
