@@ -50,7 +50,7 @@ tables: $(TEST) ## train what SETTING's tables lack, then build them; DATA=folde
 
 report: $(TEST) ## renew every table from results/runs: the README's, results/README.md and results/tables
 	$(BIN)/python -m simseg.report
-	$(BIN)/python -m simseg.tables $(notdir $(wildcard results/tables/*)) --readme README.md >/dev/null
+	$(BIN)/python -m simseg.tables $(notdir $(wildcard results/tables/*)) --readme README.md --figure results/figures/tables.png >/dev/null
 	$(BIN)/python experiments/one_knob.py >/dev/null
 
 figures: $(RUN) ## draw figures S1-S4 in results/figures; without weights trains BoxInst and SIM first (some 15 minutes on two cores)

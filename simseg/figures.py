@@ -34,9 +34,10 @@ __all__ = ['HARD', 'NAMES', 'STYLE', 'WIDTH', 'RED', 'BLUE', 'GREY', 'setting', 
 
 # %% ../nbs/23_figures.ipynb #0005
 HARD = dict(camouflage=.5, overlap=.5, val_images=500, warmup_share=1/9) # the figures' on tangle, as the tables': its knobs, the paper's warm-up
-def setting(method:str='sim', data:str='tangle', seed:int=0, **changes) -> Config: # `changes` of `config`'s parameters
-    "What the figures show unless they are given runs: `quick`, 800 steps."
-    return config(**dict(preset='quick', method=method, data=data, seed=seed, steps=800) | (HARD if data == 'tangle' else {}) | changes)
+def setting(method:str='sim', data:str='tangle', seed:int=0, preset:str='quick', **changes) -> Config: # `changes` of `config`'s parameters
+    "What the figures show unless they are given runs: `quick` with the tables' 800 steps, or another preset."
+    steps, hard = dict(steps=800) if preset == 'quick' else {}, HARD if data == 'tangle' else {}
+    return config(**dict(preset=preset, method=method, data=data, seed=seed) | steps | hard | changes)
 
 @dataclass
 class Trained:
@@ -59,9 +60,9 @@ class Trained:
 
 def trained(run, # folder of a run or its model.pt; None: that of `setting`, trained if need be
             method:str='sim', data:str|None=None, # folder of the data set; None: the run's own
-            seed:int=0) -> Trained:
+            seed:int=0, preset:str='quick') -> Trained:
     "Open a run. ValueError where it learnt other classes than `data` has."
-    run = Path(run or train(setting(method, data or 'tangle', seed)).folder)
+    run = Path(run or train(setting(method, data or 'tangle', seed, preset)).folder)
     model, c, classes, _ = load_model(run)
     c = replace(c, data=str(data or c.data))
     found = data_sets(c)

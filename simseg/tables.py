@@ -5,6 +5,7 @@
 # %% ../nbs/22b_tables.ipynb #0002
 from __future__ import annotations
 import argparse, sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,10 +20,16 @@ from .runs import load_runs, run_key
 from .sweep import MEASURES, Setting, Table, jobs, progress, read_setting, read_table, row_config
 
 # %% auto #0
-__all__ = ['BLOCKS', 'found_runs', 'collect', 'paired', 'summarise', 'ran', 'as_text', 'curve', 'build', 'losses_block',
-           'parameters_block', 'with_tables', 'main']
+__all__ = ['BLOCKS', 'within', 'found_runs', 'collect', 'paired', 'summarise', 'ran', 'as_text', 'curve', 'build', 'losses_block',
+           'swept_rows', 'parameters_block', 'readme_parts', 'with_tables', 'overview', 'main']
 
 # %% ../nbs/22b_tables.ipynb #0005
+def within(table:Table, setting:Setting) -> Table:
+    "The table without rows that are an earlier row in this setting: where all rows have a warm-up of .3, `warm-up 0.3` is no row of its own."
+    once = {}
+    for row in table.rows: once.setdefault(row_config(setting, row, 0), row)
+    return replace(table, rows=tuple(once.values()))
+
 def found_runs(runs:pd.DataFrame # of `load_runs`
               ) -> dict: # {(key, name of the data, seed): row of `runs`}
     "Finished runs by what identifies them."
@@ -120,7 +127,7 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
 def build(setting:Setting, tables:list, runs='results/runs', out='results/tables') -> list: # paths
     "Write csv, md and, where more than one row has run, png of each table. Returns the csv and md files."
     found, written = load_runs(runs), []
-    for table in tables:
+    for table in (within(t, setting) for t in tables):
         lines = collect(table, setting, found)
         summary, stem = summarise(table, lines), Path(out)/setting.name/f'table_{table.name}'
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -137,45 +144,99 @@ def build(setting:Setting, tables:list, runs='results/runs', out='results/tables
 # %% ../nbs/22b_tables.ipynb #0020
 BLOCKS = {name: (f'<!-- {name}: written by `make report` from results/runs -->', f'<!-- end of {name} -->') for name in ('losses', 'parameters')}
 
-def losses_block(table:Table, settings:list, runs:pd.DataFrame) -> str: # Markdown
-    "What each loss brings, a line a setting and row that has run."
-    lines = []
-    for setting in settings:
-        summary = summarise(table, collect(table, setting, runs))
-        for _, r in summary[ran(summary)].iterrows():
-            line = {'setting': setting.name, table.parameter: r['row'], 'paper AP (COCO)': _cell(r['paper AP'])}
-            for m in ('AP', 'AP50', 'AP75'): line[f'mask {m}'] = _cell(r[f'ours {m}'], r[f'deviation {m}'])
-            box, minutes = _cell(r['ours box AP'], r['deviation box AP']), '–' if pd.isna(r['minutes']) else f"{r['minutes']:.0f}"
-            line |= {'box AP': box, 'seeds': r['seeds'] or '–', 'minutes': minutes}
-            lines.append(line | {k: r[k] or '–' for k in ('device', 'commit')})
-    return markdown(pd.DataFrame(lines)) if lines else 'No run is recorded yet.'
+def _seeds(summaries): # of several settings: how many seeds their rows have
+    counts = [sorted({len(r.split()) for r in s['seeds'] if r}) for s in summaries]
+    return [f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f'{n[0]} to {n[-1]} seeds' for n in counts]
 
-def parameters_block(tables:list, settings:list, runs:pd.DataFrame) -> str: # Markdown
-    "The paper's AP beside ours for every parameter; `seeds`: how many, setting by setting."
-    lines = []
+def losses_block(table:Table, settings:list, runs:pd.DataFrame,
+                 rows:tuple # labels of those that are shown
+                ) -> str: # Markdown
+    "What each loss brings: mask AP, and box AP after the stroke, in each setting that has a record."
+    each = {s.name: summarise(table, collect(table, s, runs)).set_index('row').loc[list(rows)] for s in settings}
+    each = {name: summary for name, summary in each.items() if ran(summary).any()}
+    if not each: return 'No run is recorded yet.'
+    heads, lines = [f'`{name}`, {n}' for name, n in zip(each, _seeds(each.values()))], []
+    for label in rows:
+        paper = next(r.paper for r in table.rows if r.label == label)
+        line = {table.parameter: label, 'paper (COCO)': _cell(paper.get('AP'))}
+        for head, r in zip(heads, (summary.loc[label] for summary in each.values())):
+            line[head] = f"{_cell(r['ours AP'], r['deviation AP'])} / {_cell(r['ours box AP'], r['deviation box AP'])}" if r['seeds'] else '–'
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+def swept_rows(tables:list, settings:list, runs:pd.DataFrame) -> list: # [(table, {setting: summary})]
+    "The tables that have run, each with the settings in which more than the default has."
+    out = []
     for table in tables:
         each = {s.name: summarise(table, collect(table, s, runs)) for s in settings}
-        each = {name: summary for name, summary in each.items() if ran(summary).sum() > 1}
-        for i, row in enumerate(table.rows if each else ()):
-            label = f"{row.label}{' (default)' if row.default else ''}"
-            line = {'table': table.name.upper(), 'parameter': f'{table.parameter} = {label}', 'paper AP (COCO)': _cell(row.paper.get('AP'))}
-            for name, summary in each.items():
-                r = summary.iloc[i]
-                ours, difference = _cell(r['ours AP'], r['deviation AP']), _cell(r['difference AP'], r['interval AP'], sign=True)
-                line |= {f'{name}: mask AP': ours, f'{name}: less default': difference}
-            lines.append(line | {'seeds': ' / '.join(str(len(summary.iloc[i]['seeds'].split())) for summary in each.values())})
-    return markdown(pd.DataFrame(lines).fillna('–')) if lines else 'No run is recorded yet.'
+        out.append((table, {name: summary for name, summary in each.items() if ran(summary).sum() > 1}))
+    return [(table, each) for table, each in out if each]
 
-def with_tables(text:str, # of a README with the marks of `BLOCKS`
-                experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts', 'car-parts-small'), # by loss
-                swept=('tangle-quick', 'car-parts-warm', 'car-parts-small-warm') # by parameter
-               ) -> str:
-    "The text with both blocks renewed. Raises ValueError where a mark is missing."
+def parameters_block(swept:list # of `swept_rows`
+                    ) -> str: # Markdown
+    "AP of the default, and how much each other row has more or less: the paper's and ours."
+    if not swept: return 'No run is recorded yet.'
+    names, lines = list(dict.fromkeys(name for _, each in swept for name in each)), []
+    counts = _seeds(pd.concat([each[name] for _, each in swept if name in each]) for name in names)
+    for table, each in swept:
+        paper = next(r.paper for r in table.rows if r.default)['AP']
+        for i, row in enumerate(table.rows):
+            own = row.paper.get('AP')
+            line = {'': f'{table.name.upper()}: {table.parameter}', 'row': f'**{row.label}** (default)' if row.default else row.label,
+                    'paper (COCO)': _cell(own) if row.default or own is None else _cell(own - paper, sign=True)}
+            for name, count in zip(names, counts):
+                r = each[name].iloc[i] if name in each else None
+                what = ('ours AP', 'deviation AP') if row.default else ('difference AP', 'interval AP')
+                line[f'`{name}`, {count}'] = '–' if r is None else _cell(*r[list(what)], sign=not row.default)
+            lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+def readme_parts(experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts-warm', 'car-parts-small-warm'),
+                 rows=('BoxInst', '+ pseudo', '+ pseudo + paste', 'full supervision'), # of t3
+                 swept=('tangle-quick', 'car-parts-warm', 'car-parts-small-warm') # settings of the parameters
+                ) -> tuple: # text of the losses, `swept_rows`
+    "What the README shows of the records."
     found = load_runs(runs)
     settings, swept = ([read_setting(name, Path(experiments)/'settings.yaml') for name in names] for names in (settings, swept))
     tables = {n: read_table(Path(experiments)/f'{n}.yaml') for n in ('t3', 's1', 's2', 's3', 's4')}
-    text = between(text, losses_block(tables.pop('t3'), settings, found), *BLOCKS['losses'])
-    return between(text, parameters_block(list(tables.values()), swept, found), *BLOCKS['parameters'])
+    return losses_block(tables.pop('t3'), settings, found, rows), swept_rows(list(tables.values()), swept, found)
+
+def with_tables(text:str, # of a README with the marks of `BLOCKS`
+                losses:str, swept:list # of `readme_parts`
+               ) -> str:
+    "The text with both blocks renewed. Raises ValueError where a mark is missing."
+    return between(between(text, losses, *BLOCKS['losses']), parameters_block(swept), *BLOCKS['parameters'])
+
+# %% ../nbs/22b_tables.ipynb #0026
+def overview(swept:list, # of `readme_parts`
+             low:float=-3.2, high:float=1.8 # of the axis, points of AP; what lies below is an arrow with its number
+            ): # -> figure
+    "Each row's mask AP less the default's, a panel a table: the paper's (grey) and ours, with the 95 % interval where there are several seeds."
+    figure = plt.figure(figsize=(3.1 * max(len(swept), 1), 2.9), dpi=150, layout='constrained')
+    names = list(dict.fromkeys(name for _, each in swept for name in each))
+    for ax, (table, each) in zip(figure.subplots(1, max(len(swept), 1), sharey=True, squeeze=False)[0], swept):
+        at, default = np.arange(len(table.rows)), next(i for i, r in enumerate(table.rows) if r.default)
+        paper = pd.to_numeric(next(iter(each.values()))['paper AP'])
+        shown = {'paper, COCO': (paper - paper[default], None, '0.35')} | {
+            n: (each[n]['difference AP'].where(each[n].index != default, 0.), each[n]['interval AP'], f'C{k}')
+            for k, n in enumerate(names) if n in each}
+        ax.axhline(0, color='0.85', zorder=0); ax.axvline(default, color='0.93', linewidth=8, zorder=0)
+        for k, (name, (mean, half, colour)) in enumerate(shown.items()):
+            place, inside = at + .11 * (k - (len(shown) - 1) / 2), mean.where(mean >= low)
+            ax.plot(place, inside, 'o-', color=colour, markersize=4, linewidth=1.2, label=name, zorder=3)
+            if half is not None: ax.errorbar(place, inside, half.where(inside.notna()), fmt='none', ecolor=colour, elinewidth=.8, alpha=.5, zorder=2)
+            for i in at[(mean < low).to_numpy()]: # off the axis: an arrow, the numbers above each other
+                up = low + .35 * k
+                ax.plot(i - .25, up, 'v', color=colour, markersize=4, clip_on=False)
+                ax.annotate(f'{mean[i]:.1f}', (i - .1, up), color=colour, fontsize=7, va='center')
+        ax.set_xticks(at, [r.label.replace(' ', '') for r in table.rows]); ax.set_xlim(-.5, len(at) - .5); ax.set_ylim(low - .25, high)
+        ax.set_title(f"{table.name.upper()}: {table.parameter.replace('/', ' / ')}", fontsize=9)
+        ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
+    if swept:
+        figure.axes[0].set_ylabel('mask AP less default, points', fontsize=8)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(names) + 1, fontsize=8, frameon=False)
+    plt.close(figure)
+    return figure
 
 # %% ../nbs/22b_tables.ipynb #0023
 def main(args:list|None=None):
@@ -188,6 +249,7 @@ def main(args:list|None=None):
     p.add_argument('--out', type=Path, default=Path('results/tables'))
     p.add_argument('--data', help='folder of the data set, for --status of a setting other than tangle')
     p.add_argument('--readme', type=Path, help='renew the tables of this README too')
+    p.add_argument('--figure', type=Path, help="where the README's picture of them goes (PNG)")
     p.add_argument('--status', action='store_true', help='say what is still to run, and build nothing')
     given = p.parse_args(args)
     if not given.setting and not given.readme: p.error('name a setting of experiments/settings.yaml, or --readme')
@@ -198,8 +260,10 @@ def main(args:list|None=None):
             if given.status: print(f'{setting.name}: {progress(jobs(setting, tables, given.data, given.runs))}')
             else: print(*build(setting, tables, given.runs, given.out), sep='\n')
         if given.readme:
-            text = with_tables(given.readme.read_text(encoding='utf-8'), given.experiments, given.runs)
+            losses, swept = readme_parts(given.experiments, given.runs)
+            text = with_tables(given.readme.read_text(encoding='utf-8'), losses, swept)
             given.readme.write_text(text, encoding='utf-8')
+            if given.figure: overview(swept).savefig(given.figure)
     except (ValueError, OSError) as e: sys.exit(f'simseg.tables: {e}')
 
 # %% ../nbs/22b_tables.ipynb #0025

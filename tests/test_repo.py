@@ -295,9 +295,9 @@ def records(tmp_path_factory):
 
 def test_readme_tables_come_from_the_records(records):
     from simseg.report import with_results
-    from simseg.tables import with_tables
+    from simseg.tables import readme_parts, with_tables
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    assert with_tables(text, ROOT / 'experiments', records) == text, 'run `make report`'
+    assert with_tables(text, *readme_parts(ROOT / 'experiments', records)) == text, 'run `make report`'
     text = (ROOT / 'results/README.md').read_text(encoding='utf-8')
     assert with_results(text, records) == text, 'run `make report`'
 
