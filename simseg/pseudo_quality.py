@@ -5,18 +5,22 @@
 # %% ../nbs/18b_pseudo_quality.ipynb #0002
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from .config import Config
-from .losses.box import mask_targets
+from .core import Batch, Output
+from .losses.box import box_masks, mask_targets
 from .losses.pseudo import mask_iou, precision_recall
 from .prototypes import Prototypes
+from .self_correction import instance_map, positive_weights
 from .semantic_map import semantic_map, separation
 from .sim import View, correct
 
 # %% auto #0
-__all__ = ['judge', 'qualities', 'pseudo_quality']
+__all__ = ['judge', 'qualities', 'pseudo_quality', 'weightings']
 
 # %% ../nbs/18b_pseudo_quality.ipynb #0005
 @torch.no_grad()
@@ -64,3 +68,28 @@ def qualities(configs:list, # of `Config`, which differ in the correction alone:
 def pseudo_quality(c:Config, model:nn.Module, prototypes:Prototypes, batches) -> dict:
     "`qualities` of one configuration."
     return qualities([c], model, prototypes, batches)[0]
+
+# %% ../nbs/18b_pseudo_quality.ipynb #0021
+@torch.no_grad()
+def weightings(seen:Output, # of the teacher
+               batch:Batch, truth, # [N,h,w] bool
+               mus:tuple=(0., 1., 5., 10., 20.)
+              ) -> pd.DataFrame: # a row an object that has a true mask and two positives or more
+    """IoU with the true mask, inside the box, of M_I > .5 by box IoU (`mu = 5`) and by true mask IoU (`mu = 5 by mask`), of single positives (`best`,
+    `best box`, `worst`, and their `mean`) and of the filled box; `rank correlation` of box IoU and mask IoU within the object, NaN where one of them
+    is constant."""
+    where, n, quality = seen.positives.object, len(truth), seen.quality.float()
+    box, count = box_masks(batch.flat()[0], truth.shape[-2:]), torch.bincount(where, minlength=n)
+    own = mask_iou((seen.logits > 0) & box[where], truth[where])
+    def joined(by, mu):
+        return mask_iou((instance_map(seen.logits, positive_weights(by, where, n, mu), where, n) > .5) & box, truth)
+    def over(how, of=own): return of.new_zeros(n).scatter_reduce(0, where, of, how, include_self=False)
+    best_box = torch.where(quality == over('amax', quality)[where], own, own.new_full((), -1))
+    out = dict(positives=count, **{'filled box': mask_iou(box, truth), 'worst': over('amin'), 'mean': over('mean')})
+    out |= {f'mu = {mu:g}': joined(quality, mu) for mu in mus} | {f'mu = {mu:g} by mask': joined(own, mu) for mu in mus if mu}
+    out |= {'best box': over('amax', best_box), 'best': over('amax')}
+    rows = pd.DataFrame({k: v.cpu().numpy() for k, v in out.items()})
+    ranks = pd.DataFrame(dict(object=where.cpu(), box=quality.cpu(), mask=own.cpu())).groupby('object')[['box', 'mask']]
+    rows['rank correlation'] = [r.corr().iloc[0, 1] if len(r) > 1 and r.std().min() > 0 else np.nan
+                                for r in (ranks.get_group(i).rank() if c else [] for i, c in enumerate(count.tolist()))]
+    return rows[((count > 1) & truth.flatten(1).any(1)).cpu().numpy()].reset_index(drop=True)
