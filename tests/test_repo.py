@@ -321,10 +321,26 @@ def test_one_knob_comes_from_the_records(tmp_path, records):
         assert (tmp_path / made).read_bytes() == (ROOT / 'results' / kept).read_bytes(), 'run `make report`'
 
 
-def test_readme_links_lead_somewhere():
-    text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    links = [link for link in re.findall(r'\]\(([^)#]+)\)', text) if '://' not in link]
-    assert len(links) > 10 and not [link for link in links if not (ROOT / link).exists()]
+def slugs(text): # of the headings, as GitHub makes them
+    prose = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
+    return {re.sub(r'[^\w\- ]', '', h.lower()).replace(' ', '-') for h in re.findall(r'^#+ (.*)$', prose, re.M)}
+
+
+PAGES = ('README.md', 'CONTRIBUTING.md', 'DIFFERENCES.md', 'CHANGELOG.md', 'results/README.md', 'results/findings.md', 'results/bench/README.md')
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    "Every link of a page leads to a file of the repository, and its anchor to a heading there."
+    links = [link for link in re.findall(r'\]\(([^)]+)\)', (ROOT / page).read_text(encoding='utf-8')) if '://' not in link]
+    for path, _, anchor in (link.partition('#') for link in links):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        assert not anchor or target.suffix != '.md' or anchor in slugs(target.read_text(encoding='utf-8')), f'{path}#{anchor}'
+    assert len(links) > 10 or page != 'README.md'
+
+
+def test_slugs(): assert slugs('# Tables S1 to S4, on `car-parts`: a\n```\n# no\n```\n## B') == {'tables-s1-to-s4-on-car-parts-a', 'b'}
 
 
 def test_records_are_small():
