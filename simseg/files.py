@@ -135,9 +135,10 @@ class Journal:
                  work:dict # plain values: all that decides what is done with an item
                 ):
         "Reads what the same work has left; half of a last line is cut off. ValueError at a bad line."
-        result, digest = Path(result), hashlib.sha256(json.dumps(plain(work), sort_keys=True).encode()).hexdigest()[:12]
+        digest, nowhere = hashlib.sha256(json.dumps(plain(work), sort_keys=True).encode()).hexdigest()[:12], _special(Path(result))
+        result = Path(os.path.realpath(result)) # of a link: beside what it leads to
         self.path, self.done, self._file = result.with_name(f'.{result.name}.{digest}.jsonl'), {}, None # done before: {item: value}
-        if _special(result): self.path = None
+        if nowhere: self.path = None
         elif self.path.exists():
             self.done = {e['item']: e['value'] for e in read_log(self.path)}
             with open(self.path, 'r+b') as f: f.truncate(f.read().rfind(b'\n') + 1)
