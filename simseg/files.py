@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['plain', 'user_path', 'check_place', 'part_path', 'write_file', 'write_json', 'read_json', 'save_checkpoint',
-           'load_checkpoint', 'read_log', 'stamp', 'Journal']
+           'load_checkpoint', 'read_log', 'stamp', 'code_hash', 'Journal']
 
 # %% ../nbs/18c_files.ipynb #0002
-import errno, hashlib, json, math, os, tempfile, zipfile
+import errno, fcntl, hashlib, json, math, os, sys, tempfile, zipfile
 from pathlib import Path
 
 import torch
@@ -129,30 +129,49 @@ def stamp(path) -> list:
     found = os.stat(path)
     return [os.path.abspath(path), found.st_size, found.st_mtime_ns]
 
+def code_hash() -> str:
+    "Of this package's files: another code may do another thing with the same inputs."
+    files = sorted(Path(__file__).parent.rglob('*.py')) if '__file__' in globals() else []
+    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
+
 class Journal:
-    "Items of a long work, each on the disk when it is done, in a hidden file beside the result: `.NAME.DIGEST.jsonl`. Beside a device there is none."
+    """Items of a long work, each written when it is done, in a hidden file beside the result: `.NAME.DIGEST.jsonl`. It survives the end of the
+    process, not a loss of power. Beside a device, and where another process has the journal, there is none."""
     def __init__(self, result, # path of the result
                  work:dict # plain values: all that decides what is done with an item
                 ):
         "Reads what the same work has left; half of a last line is cut off. ValueError at a bad line."
+        self.path = self._file = None
         digest, nowhere = hashlib.sha256(json.dumps(plain(work), sort_keys=True).encode()).hexdigest()[:12], _special(Path(result))
         result = Path(os.path.realpath(result)) # of a link: beside what it leads to
-        self.path, self.done, self._file = result.with_name(f'.{result.name}.{digest}.jsonl'), {}, None # done before: {item: value}
-        if nowhere: self.path = None
-        elif self.path.exists():
+        self.path, self.done = None if nowhere else result.with_name(f'.{result.name}.{digest}.jsonl'), {} # done before: {item: value}
+        if self.path and self.path.exists():
+            if not self._open(): return
             self.done = {e['item']: e['value'] for e in read_log(self.path)}
-            with open(self.path, 'r+b') as f: f.truncate(f.read().rfind(b'\n') + 1)
+            os.ftruncate(self._file, self.path.read_bytes().rfind(b'\n') + 1)
+
+    def _open(self): # whether it is this process's
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try: fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB); return True
+        except OSError: self._leave('another process writes it')
+
+    def _leave(self, why): # the work goes on, and a kill would lose it
+        print(f'no journal {self.path} ({why}): what is done is kept in memory alone until the end', file=sys.stderr)
+        self.close(False); self.path = None
 
     def keep(self, item:str, value):
-        "Add an item. OSError where the disk refuses: what was kept stays."
+        "Add an item. Where the disk refuses, it says so once, and there is no journal from then on."
         if self.path is None: return
+        line = (json.dumps(dict(item=item, value=plain(value))) + '\n').encode()
         try:
-            if self._file is None: self._file = open(self.path, 'a', encoding='utf-8')
-            self._file.write(json.dumps(dict(item=item, value=plain(value))) + '\n'); self._file.flush()
-        except OSError as e: raise OSError(e.errno, e.strerror, str(self.path)) from e
+            if self._file is None and not self._open(): return
+            if os.write(self._file, line) < len(line): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as e: self._leave(e.strerror)
 
     def close(self, remove:bool # the result is written: the journal goes
              ):
         "Close the file."
-        if self._file: self._file.close(); self._file = None
         if remove and self.path: self.path.unlink(missing_ok=True)
+        if self._file is not None: os.close(self._file); self._file = None
+
+    def __del__(self): self.close(False) # and with the file its lock

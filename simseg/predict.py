@@ -13,14 +13,13 @@ from pycocotools import mask as rle
 from torch import Tensor
 from tqdm import tqdm
 
-from . import __version__
 from .config import Config
 from .core import Instances
 from .data.coco import read_image
 from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
-from .files import Journal, check_place, part_path, stamp, user_path, write_json
+from .files import Journal, check_place, code_hash, part_path, stamp, user_path, write_json
 from .show import distinct, panels, show_objects
 from .training import load_model
 
@@ -101,18 +100,19 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
             name = place(path).relative_to(root).as_posix()
             try:
                 drawn, key = out/'overlays'/f'{name}.png', json.dumps([name, *stamp(path)])
-                kept = journal.done.pop(key, None) if drawn.exists() or not overlays else None
+                kept = journal.done.pop(key, None)
+                if overlays and kept and not (drawn.exists() and kept[2] == stamp(drawn)): kept = None # gone, or that of another call
                 if fresh := kept is None:
                     image = read_image(path, upright=True)
                     found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
                     if overlays: write_overlay(drawn, image, found, classes)
-                    kept = [*image.shape[1:]], rows_of(found, category_ids, 1)
+                    kept = [*image.shape[1:]], rows_of(found, category_ids, 1), stamp(drawn) if overlays else None
             except (ValueError, OSError, RuntimeError, MemoryError) as e:
                 faults[str(path)] = str(e).removeprefix(f'{path}: ') or type(e).__name__
                 if isinstance(e, OSError) and not os.access(out, os.W_OK): raise
                 continue
             if fresh: journal.keep(key, kept)
-            (height, width), new = kept
+            (height, width), new, _ = kept
             rows += [r | dict(image_id=n, id=k) for k, r in enumerate(new, len(rows) + 1)]
             images.append(dict(id=n, file_name=name, height=height, width=width))
     except KeyboardInterrupt:
@@ -160,9 +160,10 @@ def journal_of(result:Path, args, inputs:list, # files that decide the result, b
                leave:tuple=() # names of arguments that do not
               ) -> Journal:
     "The journal of a command with these arguments; says so where a part is done already."
-    options = {k: os.path.abspath(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ('quiet', *leave)}
-    stamps = list(map(stamp, [*weight_files(args.checkpoint), *inputs]))
-    work = dict(version=__version__, cuda=torch.cuda.is_available(), options=options, inputs=stamps)
+    options = {k: v for k, v in vars(args).items() if k not in ('quiet', *leave)}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+    work = dict(code=code_hash(), torch=torch.__version__, device=device, folder=os.getcwd(), options=options,
+                inputs=list(map(stamp, [*weight_files(args.checkpoint), *inputs])))
     journal = Journal(result, work)
     if journal.done: print(f'going on: {len(journal.done)} images were done before')
     return journal
@@ -179,11 +180,12 @@ def open_model(args) -> tuple: # network, Config with the chosen size, classes, 
 # %% ../nbs/24_predict.ipynb #0019
 def _predict(args):
     if not 0 <= args.score <= 1: raise ValueError(f"--score {args.score}: must lie in [0, 1]")
-    model, c, classes, ids = open_model(args)
     files, faults = find_images(args.images, args.out/'overlays')
     if not files: left_out('simseg-predict', faults, len(args.images)); return 2
+    if not args.checkpoint.exists(): open_model(args) # says so
     check_place(args.out/'predictions.json')
-    journal = journal_of(args.out/'predictions.json', args, [], leave=('images',))
+    journal = journal_of(args.out/'predictions.json', args, []) # before its inputs are read: they may change
+    model, c, classes, ids = open_model(args)
     done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet, journal)
     code = ending('simseg-predict', faults | bad, len(files) + len(faults), len(done['images']), stopped)
     if not done['images']: return code

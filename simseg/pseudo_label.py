@@ -180,13 +180,14 @@ def _label(args):
     for what, given in (('boxes json', args.boxes), *(('checkpoint', path) for path in weight_files(args.checkpoint))):
         if args.out.exists() and given.exists() and args.out.samefile(given):
             raise ValueError(f"--out {args.out} is the {what} itself; give another name")
+    if not args.checkpoint.exists(): open_model(args) # says so
     check_place(args.out)
+    journal = journal_of(args.out, args, [args.boxes], leave=('least_score',)) # before its inputs are read: they may change
     dataset, missing = boxes_of(args.images, args.boxes)
     model, c, classes, _ = open_model(args)
     l = labeller(args.checkpoint, model, c, classes, args.student)
     how = 'M_I with the semantic map of the prototypes' if l.prototypes is not None else 'M_I alone: no prototypes'
     print(how, f'({c.method}, {c.test_size} pixels)')
-    journal = journal_of(args.out, args, [args.boxes], leave=('least_score',))
     done, faults, table, stopped = label_set(l, dataset, args.threshold, not args.quiet, journal)
     faults, asked = missing | faults, len(dataset) + len(missing)
     code = ending('simseg-pseudo-label', faults, asked, len(done['images']), stopped)
