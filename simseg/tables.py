@@ -82,6 +82,7 @@ def ran(summary:pd.DataFrame) -> pd.Series: # [rows] bool
 # %% ../nbs/22b_tables.ipynb #0011
 def _cell(value, spread=None, sign=False): # one number, or a dash
     if value is None or pd.isna(value): return '–'
+    value = round(value, 1) + 0. # no -0.0
     text = f'{value:+.1f}' if sign else f'{value:.1f}'
     return text if spread is None or pd.isna(spread) else f'{text} ± {spread:.1f}'
 
