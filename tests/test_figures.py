@@ -1,5 +1,5 @@
-"The notebooks of the figures, through papermill, from one smoke run: PNG and PDF with the panels of the paper."
-import json, re, subprocess, sysconfig
+"The notebooks of the figures, through papermill, from one smoke run: PNG and PDF with the panels of the paper. And its tables without training."
+import csv, json, re, subprocess, sys, sysconfig
 from pathlib import Path
 
 import pytest
@@ -60,3 +60,20 @@ def test_committed_notebooks_carry_no_outputs():
     for name in PANELS:
         cells = json.loads((ROOT / f'experiments/{name}.ipynb').read_text(encoding='utf-8'))['cells']
         assert not any(cell.get('outputs') or cell.get('execution_count') for cell in cells), name
+
+
+def test_without_training(smoke, tmp_path):
+    "The row of the defaults is what the run itself recorded; a network without its teacher has the table of positives alone."
+    run, env = smoke
+    def made(name, given):
+        command = [sys.executable, ROOT / 'experiments/training_free.py', given, 'tangle-quick', '--out', tmp_path / name]
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return {path.stem: list(csv.DictReader(open(path))) for path in (tmp_path / name / 'tangle-quick').glob('*.csv')}
+    tables, recorded = made('whole', run), json.loads((run / 'metrics.json').read_text())['pseudo']
+    own, = (r for r in tables['training_free'] if r['table'] == 'S1' and '(default)' in r['value'])
+    assert [float(own[k]) for k in ('IoU', 'precision', 'recall')] == [round(recorded[k], 4) for k in ('iou_pseudo', 'precision', 'recall')]
+    rows = {r['masks']: float(r['IoU']) for r in tables['positives']}
+    assert 0 < rows['worst'] <= rows['mean'] <= rows['best'] < 1 and rows['worst'] <= rows['best box'] <= rows['best']
+    (tmp_path / 'model.pt').write_bytes((run / 'model.pt').read_bytes())
+    assert set(made('alone', tmp_path / 'model.pt')) == {'positives'}
