@@ -76,11 +76,9 @@ def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
     path.write_bytes(overlay(image, found, classes).png(dpi=max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100)))
 
 # %% ../nbs/24_predict.ipynb #0011
-def rows_of(found:Instances, category_ids:list, first:int) -> list: # annotations, numbered from `first`
+def rows_of(found:Instances, category_ids:list) -> list: # annotations, without their ids
     "Predictions of one image as annotations of a COCO set."
-    rows = to_coco(found, category_ids)
-    for n, row in enumerate(rows, first): row |= dict(id=n, iscrowd=0, area=int(rle.area(row['segmentation'])))
-    return rows
+    return [row | dict(iscrowd=0, area=int(rle.area(row['segmentation']))) for row in to_coco(found, category_ids)]
 
 # %% ../nbs/24_predict.ipynb #0014
 def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
@@ -106,7 +104,7 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                     image = read_image(path, upright=True)
                     found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
                     if overlays: write_overlay(drawn, image, found, classes)
-                    kept = [*image.shape[1:]], rows_of(found, category_ids, 1), stamp(drawn) if overlays else None
+                    kept = [*image.shape[1:]], rows_of(found, category_ids), stamp(drawn) if overlays else None
             except (ValueError, OSError, RuntimeError, MemoryError) as e:
                 faults[str(path)] = str(e).removeprefix(f'{path}: ') or type(e).__name__
                 if isinstance(e, OSError) and not os.access(out, os.W_OK): raise
@@ -140,8 +138,7 @@ def left_out(name:str, faults:dict, asked:int):
 def ending(name:str, faults:dict, asked:int, done:int, stopped:bool) -> int: # exit code
     "Says on stderr what was left out, and whether the work was stopped before its end."
     left_out(name, faults, asked)
-    again = '; the same command goes on from there' if done else ', nothing written'
-    if stopped: print(f"{name}: stopped: {done} of {asked} done{again}", file=sys.stderr)
+    if stopped: print(f"{name}: stopped: {done} of {asked} done{', nothing written' * (not done)}", file=sys.stderr)
     return 130 if stopped else 2 if not done else 1 if faults else 0
 
 def arguments(name:str, about:str) -> argparse.ArgumentParser: # with what all commands share
@@ -153,18 +150,16 @@ def arguments(name:str, about:str) -> argparse.ArgumentParser: # with what all c
     return p
 
 def weight_files(checkpoint:Path) -> list:
-    "The files that a checkpoint's path stands for."
-    return sorted(checkpoint.glob('*.pt')) if checkpoint.is_dir() else [checkpoint]
+    "The files that a checkpoint's path stands for, of which there may be none."
+    return sorted(checkpoint.glob('*.pt')) if checkpoint.is_dir() else [checkpoint] if checkpoint.exists() else []
 
-def journal_of(result:Path, args, inputs:list, # files that decide the result, besides the checkpoint's
-               leave:tuple=() # names of arguments that do not
+def journal_of(result:Path, args, inputs:list, # stamps of the files that decide the result, taken before they were read: they may change
+               leave:tuple=() # names of arguments that do not decide it
               ) -> Journal:
     "The journal of a command with these arguments; says so where a part is done already."
     options = {k: v for k, v in vars(args).items() if k not in ('quiet', *leave)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
-    work = dict(code=code_hash(), torch=torch.__version__, device=device, folder=os.getcwd(), options=options,
-                inputs=list(map(stamp, [*weight_files(args.checkpoint), *inputs])))
-    journal = Journal(result, work)
+    journal = Journal(result, dict(code=code_hash(), torch=torch.__version__, device=device, folder=os.getcwd(), options=options, inputs=inputs))
     if journal.done: print(f'going on: {len(journal.done)} images were done before')
     return journal
 
@@ -180,18 +175,19 @@ def open_model(args) -> tuple: # network, Config with the chosen size, classes, 
 # %% ../nbs/24_predict.ipynb #0019
 def _predict(args):
     if not 0 <= args.score <= 1: raise ValueError(f"--score {args.score}: must lie in [0, 1]")
+    inputs = list(map(stamp, weight_files(args.checkpoint)))
+    model, c, classes, ids = open_model(args)
     files, faults = find_images(args.images, args.out/'overlays')
     if not files: left_out('simseg-predict', faults, len(args.images)); return 2
-    if not args.checkpoint.exists(): open_model(args) # says so
     check_place(args.out/'predictions.json')
-    journal = journal_of(args.out/'predictions.json', args, []) # before its inputs are read: they may change
-    model, c, classes, ids = open_model(args)
+    journal = journal_of(args.out/'predictions.json', args, inputs)
     done, bad, stopped = predict_files(model, c, classes, ids, files, args.out, args.score, not args.no_overlays, not args.quiet, journal)
     code = ending('simseg-predict', faults | bad, len(files) + len(faults), len(done['images']), stopped)
     if not done['images']: return code
     path = args.out/'predictions.json'
     if stopped: path = part_path(path)
     write_json(path, done); journal.close(remove=not stopped)
+    if stopped and journal.path: print('the same command goes on from there')
     print(f"{len(done['annotations'])} objects in {len(done['images'])} images: {path}")
     print(f"file names in it are relative to {common_folder(files)}")
     return code

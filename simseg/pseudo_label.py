@@ -178,16 +178,15 @@ def _label(args):
     if not args.boxes.is_file(): raise FileNotFoundError(f"--boxes {args.boxes}: no such file")
     if not args.images.is_dir(): raise FileNotFoundError(f"--images {args.images}: no such folder")
     for what, given in (('boxes json', args.boxes), *(('checkpoint', path) for path in weight_files(args.checkpoint))):
-        if args.out.exists() and given.exists() and args.out.samefile(given):
-            raise ValueError(f"--out {args.out} is the {what} itself; give another name")
-    if not args.checkpoint.exists(): open_model(args) # says so
+        if args.out.exists() and args.out.samefile(given): raise ValueError(f"--out {args.out} is the {what} itself; give another name")
     check_place(args.out)
-    journal = journal_of(args.out, args, [args.boxes], leave=('least_score',)) # before its inputs are read: they may change
+    inputs = list(map(stamp, [*weight_files(args.checkpoint), args.boxes]))
     dataset, missing = boxes_of(args.images, args.boxes)
     model, c, classes, _ = open_model(args)
     l = labeller(args.checkpoint, model, c, classes, args.student)
     how = 'M_I with the semantic map of the prototypes' if l.prototypes is not None else 'M_I alone: no prototypes'
     print(how, f'({c.method}, {c.test_size} pixels)')
+    journal = journal_of(args.out, args, inputs, leave=('least_score',))
     done, faults, table, stopped = label_set(l, dataset, args.threshold, not args.quiet, journal)
     faults, asked = missing | faults, len(dataset) + len(missing)
     code = ending('simseg-pseudo-label', faults, asked, len(done['images']), stopped)
@@ -197,6 +196,7 @@ def _label(args):
     done['info']['made_with'] = dict(method=c.method, test_size=c.test_size, prototypes=l.prototypes is not None, least_score=args.least_score)
     out = part_path(args.out) if stopped else args.out
     write_json(out, done); journal.close(remove=not stopped)
+    if stopped and journal.path: print('the same command goes on from there')
     for name, value in summary(table, dataset.report).items(): print(f'{name:22}', f'{value:.4f}' if isinstance(value, float) else value)
     if args.least_score: print(f"{'below_least_score':22} {every - len(done['annotations'])}")
     print(f"{len(done['annotations'])} annotations of {len(done['images'])} images: {out}")

@@ -254,6 +254,7 @@ def main(args:list|None=None):
     p.add_argument('--status', action='store_true', help='say what is still to run, and build nothing')
     given = p.parse_args(args)
     if not given.setting and not given.readme: p.error('name a setting of experiments/settings.yaml, or --readme')
+    if given.figure and not given.readme: p.error('--figure shows what --readme says: give both')
     try:
         files = [given.experiments/f'{n}.yaml' for n in given.tables] if given.tables else sorted(given.experiments.glob('[st][0-9].yaml'))
         tables = [read_table(f) for f in files]
