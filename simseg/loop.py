@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'asked_anywhere', 'all_banks', 'own_bank',
            'checkpoint', 'restore', 'step_losses', 'mask_weight', 'weighted', 'total_loss', 'mask_box_ratio',
-           'make_fabric', 'parts', 'correcting', 'pasted', 'Look', 'narrowed', 'look', 'noted', 'share_statistics',
-           'after_step', 'train_part', 'train_step', 'Bar', 'fit']
+           'keep_pages', 'make_fabric', 'parts', 'correcting', 'pasted', 'Look', 'narrowed', 'look', 'noted',
+           'share_statistics', 'after_step', 'train_part', 'train_step', 'Bar', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
-import contextlib, functools, os, time
+import contextlib, ctypes, functools, os, time
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,9 +138,16 @@ def mask_box_ratio(out:Output, batch:Batch) -> Tensor: # scalar
 # %% ../nbs/19f_loop.ipynb #0012
 IN_ANY_ORDER = dict(condinst=(), mask2former=('grid_sampler_2d_backward',)) # on CUDA, also with `deterministic`
 
+def keep_pages() -> bool: # False: this C library has no such switch
+    "Lets glibc keep what is freed: else it gives blocks of megabytes back at every step, and the kernel maps and clears their pages anew."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False # macOS, musl, Windows
+    return all([mallopt(which, 2**31 - 1) for which in (-3, -1)]) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of mallopt(3)
+
 def make_fabric(c:Config) -> Fabric:
     "Device, processes and precision. Under torchrun the ranks are found by themselves."
     cuda = on_gpu(c)
+    if not cuda: keep_pages()
     torch.use_deterministic_algorithms(c.deterministic, warn_only=True)
     if c.deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # what cuBLAS asks for, before its first call
     if cuda and not torch.cuda.is_available(): raise ValueError("device='cuda', but torch finds no GPU. Use device='cpu' or 'auto'.")
