@@ -96,6 +96,7 @@ class Config:
     epsilon: float = F(0.05, 'entropy of the transport, Eq. 3, SIM', added=True)
     sinkhorn_iterations: int = F(3, 'SIM', added=True)
     similarity: str = F('cosine', 'cosine (Eq. 1) | contrast (less the largest cosine with background prototypes), ours', added=True)
+    degenerate: str = F('skip', 'objects whose pseudo mask is empty or fills its box: skip (ours) | learn, as Eq. 8', added=True)
     semantic_loss: float = F(0.0, 'weight of the auxiliary semantic loss from boxes, ours; the authors tried .1 in development', added=True)
     filled_start: float = F(0.0, 'weight at the first step of a loss toward filled boxes that fades over the warm-up, ours', added=True)
     outside_loss: float = F(0.0, 'weight of plain cross-entropy outside the boxes: a part of the pseudo loss on its own, ours', added=True)
@@ -126,7 +127,8 @@ class Config:
 BOOKKEEPING = ('out', 'warmups', 'device', 'devices', 'deterministic', 'compile', 'workers', 'log_every', 'save_every')
 CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condinst', 'mask2former'), optimizer=('sgd', 'adamw'),
                schedule=('step', 'poly'), precision=('auto', '32', 'bf16'), evaluate=('student', 'teacher'),
-               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'), paste_box=('mask', 'annotation'),
+               rectification=('product', 'blend', 'instance', 'semantic'), similarity=('cosine', 'contrast'),
+               degenerate=('skip', 'learn'), paste_box=('mask', 'annotation'),
                device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00b_config.ipynb #0019

@@ -78,7 +78,7 @@ def correct(c:Config, seen:Output, # the teacher's, at the student's positives
     there = known(prototypes, label)
     m = rectify(instance, similarity[pair], c.rectification, c.tau, c.alpha)
     m = torch.where(there[:, None, None], m, instance)
-    pseudo = pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high)
+    pseudo = pseudo_masks(m, box, has_positive(where, n), c.tau_low, c.tau_high, c.degenerate)
     return View(box, instance, similarity, pair, *of, replace(pseudo, sure=pseudo.sure & valid), there, m)
 
 def losses(out:Output, # the student's

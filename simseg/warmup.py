@@ -15,8 +15,8 @@ from .recipe import Data, constants
 from .runs import Busy, Run, Stopped, run_dir
 
 # %% ../nbs/19c_warmup.ipynb #0005
-AFTER = tuple("""mu tau_low tau_high tau alpha rectification similarity prototypes prototype_momentum epsilon sinkhorn_iterations bank paste_share
-    paste_most paste_chance paste_box paste_shift paste_flip paste_scale lambda1 lambda2 outside_loss evaluate test_size score_threshold
+AFTER = tuple("""mu tau_low tau_high tau alpha rectification similarity degenerate prototypes prototype_momentum epsilon sinkhorn_iterations bank
+    paste_share paste_most paste_chance paste_box paste_shift paste_flip paste_scale lambda1 lambda2 outside_loss evaluate test_size score_threshold
     nms_threshold detections""".split()) # what does nothing before the low-level warm-up ends
 
 def warmup_config(c:Config) -> Config: # of `pseudo`, what comes later at its default

@@ -18,7 +18,7 @@ from .box import dice
 def pseudo_masks(prob:Tensor, # [N,h,w] M
                  box:Tensor, # [N,h,w] bool, filled boxes
                  found:Tensor, # [N] bool, objects with a positive
-                 tau_low:float=0.3, tau_high:float=0.7) -> Pseudo:
+                 tau_low:float=0.3, tau_high:float=0.7, degenerate:str='learn') -> Pseudo:
     """Foreground above tau_high, background below tau_low and outside the box, nothing between (SIM, section 3.2.2; Table S2). M counts as 0
     outside the box and for an object with no positive. ValueError at tau_low > tau_high."""
     if tau_low > tau_high: raise ValueError(f"tau_low {tau_low} is above tau_high {tau_high}.")
@@ -27,7 +27,8 @@ def pseudo_masks(prob:Tensor, # [N,h,w] M
     sure = mask | (prob < tau_low) | ~box
     area, whole = mask.flatten(1).sum(1), box.flatten(1).sum(1)
     score = prob.masked_fill(~mask, 0).flatten(1).sum(1) / area.clamp(min=1)
-    return Pseudo(prob, mask, sure, score, (area > 0) & (area < whole)) # not found: M is 0, so its mask is empty
+    used = found & (whole > 0) if degenerate == 'learn' else (area > 0) & (area < whole) # not found: M is 0, so its mask is empty
+    return Pseudo(prob, mask, sure, score, used)
 
 # %% ../../nbs/14_losses.pseudo.ipynb #0015
 def bce_dice(logits:Tensor, # [P,h,w]
