@@ -85,7 +85,8 @@ class Bank:
              batch:Batch, # as it was before anything was pasted; copied from, never kept
              prob:Tensor, # [N,H/4,W/4] corrected probabilities M, not cut by the boxes, a row an object of `batch.flat`
              score:Tensor, # [N] mask score S; 0 for an object that has no usable mask
-             tau_high:float=0.7):
+             tau_high:float=0.7,
+             objects:list|None=None): # how many each image has, where `batch` does not hold all of them
         """One entry an image, in the order of the batch. Objects that its targets call pasted are none of the image: they are passed over.
         Raises ValueError where rows or sizes do not fit, or the images themselves have something pasted."""
         _check(batch, prob, score)
@@ -95,15 +96,15 @@ class Bank:
         around = above & box_masks(boxes + on_device([-4., -4, 4, 4], boxes.device), shape) # cells that reach into the box
         some, own = (above & touched(boxes, shape, 4)).flatten(1).any(1), ~batch.pasted()
         facts = torch.stack([*span(around.any(2)), *span(around.any(1)), labels, score.float() * some * own, own, *boxes.T], 1).cpu() # waits
-        plan, crops, objects = [], [], [0] * len(batch)
+        plan, crops, counted = [], [], [0] * len(batch)
         for n, ((top, bottom, left, right, label, s, mine, *annotated), i) in enumerate(zip(facts.tolist(), _owners(batch))):
-            objects[i] += int(mine)
+            counted[i] += int(mine)
             if not s > 0: continue
             (y, h), (x, w) = (_reach(*cells, size) for *cells, size in zip((top, left), (bottom, right), batch.sizes[i]))
             plan.append((i, int(label), s, (y, x, h, w), annotated))
             cells = level[n, y // 4:y // 4 + (h + 1) // 4, x // 4:x // 4 + (w + 1) // 4]
             crops += [batch.images[i, :, y:y + h, x:x + w].reshape(-1), cells.reshape(-1)]
-        if plan: self._keep(objects, plan, torch.cat(crops).cpu(), tau_high) # waits
+        if plan: self._keep(objects or counted, plan, torch.cat(crops).cpu(), tau_high) # waits
 
     def _keep(self, objects, plan, data, tau_high):
         data = data.split([_bytes(h, w) for *_, (_, _, h, w), _ in plan])

@@ -104,7 +104,8 @@ def note(c:Config, seen:Output, view:View, batch:Batch,
          clean:Batch, # before anything was pasted
          memory:Memory, classes:int) -> tuple: # pixels and their classes, health
     "What is left of a batch, or of a part of one: its images go into the bank, its pixels to `settle`."
-    if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.map, view.pseudo.score * view.pseudo.used, c.tau_high)
+    if c.method == 'sim': memory.bank.push(Batch(clean.images, batch.targets), view.map, view.pseudo.score * view.pseudo.used, c.tau_high,
+                                           [len(t) for t in clean.targets])
     times = torch.zeros_like(view.similarity, dtype=torch.int32).index_add(0, view.pair, (view.box & view.known[:, None, None]).int())
     semantic = histogram(semantic_map(view.similarity, c.tau), times) # each map once, its pixels as often as boxes hold them
     return *pixels(c, seen, view, batch, classes), health(view.pseudo, view.box) | dict(semantic_map=semantic)
