@@ -227,7 +227,7 @@ def _check(c):
     if not 0 <= c.freeze_at <= 5: raise ValueError(f"Parameter freeze_at must lie in 0..5, got {c.freeze_at}.")
     if not all(0 < m <= 1 for m in c.milestones):
         raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")
-    if not 1 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 1..5, got {c.levels}.")
+    if not 3 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 3..5 (masks read P3 to P5), got {c.levels}.")
     if not c.sizes or min(c.sizes) < 32: raise ValueError(f"Parameter sizes wants short sides of at least 32 pixels, got {c.sizes}.")
     for name in ('test_size', 'max_size', 'crop'):
         if getattr(c, name) < 32 and (name, getattr(c, name)) != ('crop', 0):
