@@ -13,12 +13,13 @@ from simseg.training import evaluate_model, leave
 
 # full | bare (the images of the second half of every batch have no object) | sim (as bare, resumed half-way) | mask2former (full)
 # | queries (Mask2Former from true masks, which are compared at the same points for every object)
-# | parts (of a batch, under pseudo masks) | bf16 (SIM) | evaluate (three images)
+# | parts (of a batch, under pseudo masks) | pseudo (the same, nothing made alike) | bf16 (SIM) | evaluate (three images)
 kind = sys.argv[1]
 accumulate = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-kinds = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('pseudo', 2), queries=('supervised', 2))
+kinds = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('pseudo', 2), pseudo=('pseudo', 2), queries=('supervised', 2))
 method, steps = kinds.get(kind, ('boxinst', 3))
 more = dict(mask2former=dict(head='mask2former', warmup_share=.5), queries=dict(head='mask2former'), parts=dict(optimizer='sgd'),
+            pseudo=dict(optimizer='sgd'),
             bf16=dict(precision='bf16'), evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
            weights='package', accumulate=accumulate, **more.get(kind, {})) # frozen norms
@@ -39,7 +40,7 @@ if kind == 'queries':
 
 def begin():
     state = State(c, len(data.train.classes))
-    if kind == 'parts': # masks with sure pixels: a random network's are all one half
+    if kind in ('parts', 'pseudo'): # masks with sure pixels: a random network's are all one half
         for net in (state.model, state.teacher.module): net.controller.weight.data *= 5
     return state, *fabric.setup(state.model, state.optimizer)
 

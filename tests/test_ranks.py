@@ -56,6 +56,17 @@ def test_parts_are_ranks(tmp_path):
     assert at_once != pytest.approx(in_parts, rel=1e-3), 'the mask losses are means over each part: the comparison can fail'
 
 
+def test_pseudo_loss_of_the_joint_batch(tmp_path):
+    "The pseudo loss is a mean over the positives of all ranks, one of which has more than the other."
+    (one,), two = ranks(1, tmp_path, 'pseudo'), ranks(2, tmp_path, 'pseudo')
+    single, *each = one['log'][1], *(rank['log'][1] for rank in two)
+    assert each[0]['positives'] != each[1]['positives'] and sum(e['positives'] for e in each) == single['positives']
+    assert each[0]['pseudo'] != pytest.approx(each[1]['pseudo'], rel=1e-2)
+    assert sum(e['pseudo'] for e in each) / 2 == pytest.approx(single['pseudo'], rel=1e-4) != 0
+    for name in ('grad_length', 'grad_along'): assert each[0][name] == each[1][name] == pytest.approx(single[name], rel=1e-4), 'the gradient'
+    assert two[0]['prototypes'] == two[1]['prototypes'] == pytest.approx(one['prototypes'], rel=1e-5) != 0
+
+
 def test_sim_goes_on_with_every_bank(tmp_path):
     "Two processes under SIM, one of them without objects: same weights and prototypes; a checkpoint holds both banks, once, and gives each its own."
     two = ranks(2, tmp_path, 'sim')
