@@ -165,7 +165,8 @@ class Piece(NamedTuple):
 
 def draw(bank:Bank, rng, # numpy generator
          into:tuple, # (H, W) of the image that is pasted on
-         share:float=0.25, most:int=3, shift:float=0.0, flip:float=0.0, scale:float=0.0, tau_high:float=0.7) -> list: # of `Piece`, the lowest first
+         share:float=0.25, most:int=3, shift:float=0.0, flip:float=0.0, scale:float=0.0, tau_high:float=0.7, # as of `copy_paste`
+        ) -> list: # of `Piece`, the lowest first
     "One entry, and objects of it by their score (supplement A). ValueError where `tau_high` is below the entry's: its crops would be too small."
     entry = bank.entries[int(rng.integers(len(bank)))]
     if tau_high < entry.tau_high:
@@ -298,7 +299,7 @@ def copy_paste(batch:Batch, # is not written on
 def paste_loss(out:Output, # the student's
                batch:Batch # as `copy_paste` returned it
               ) -> Tensor: # scalar, mean over the positives of pasted objects whose mask holds a grid point; 0 for none
-    "L_paste (SIM, Eq. 9)."
+    "L_paste (SIM, Eq. 9), unweighted. Every process must call it (see `joint_mean`)."
     pasted = batch.pasted()
     who = pasted[out.positives.object]
     logits, object = out.logits[who], out.positives.object[who]

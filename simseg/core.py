@@ -160,7 +160,7 @@ def torch_rng(*keys, device='cpu') -> torch.Generator:
 
 # %% ../nbs/00_core.ipynb #0026
 def world_mean(value:Tensor) -> Tensor:
-    "Mean of `value` over the processes of a distributed run; `value` itself in a single one. No gradient."
+    "Mean of `value` over the processes of a distributed run, all of which must call it; `value` itself in a single one. No gradient."
     dist = torch.distributed
     value = value.detach()
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1: return value

@@ -35,7 +35,7 @@ def fixed_nms(boxes:Tensor, # [N,4] pixels, best first
 
 # %% ../nbs/27_export.ipynb #0008
 def slot_masks(features:Tensor, # [1,D,h,w] at stride 8
-               params:Tensor, # [K,233]
+               params:Tensor, # [K,n], as of `dynamic_masks`
                points:Tensor, scale:Tensor, # [K,2], [K] pixels
                width:int) -> Tensor: # [K,h,w] logits
     "The dynamic mask head at K places of one image (CondInst, section 3.1)."

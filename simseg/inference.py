@@ -46,7 +46,9 @@ def full_masks(logits:Tensor, # [K,h,w] at stride 4
 @torch.no_grad()
 def predict(model, # a network with `predict`
             batch:Batch,
-            score_threshold:float=0.05, nms_threshold:float=0.6, limit:int=100,
+            score_threshold:float=0.05, # CondInst: of class times centre-ness, whose root the score is; Mask2Former: of the score itself
+            nms_threshold:float=0.6, # IoU of boxes of one class (CondInst alone)
+            limit:int=100, # detections an image
             host:bool=True # bring them to the host; else they stay on the device
            ) -> list: # B Instances in pixels of the image files, best first
     "What the network finds in a batch. The model is put in eval mode for it and then back."
@@ -65,7 +67,9 @@ def predict(model, # a network with `predict`
 
 def predict_image(model,
                   image:Tensor, # [3,H,W] uint8 RGB
-                  test_size:int, max_size:int, **kwargs) -> Instances:
+                  test_size:int, max_size:int, # short side, and the most that the long side may have, pixels
+                  **kwargs # of `predict`
+                 ) -> Instances: # pixels of `image`
     "What the network finds in one image of any size: resized as in the test, predicted, brought back."
     none = Instances(tuple(image.shape[1:]), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
     device = next(model.parameters()).device

@@ -52,7 +52,8 @@ def sinkhorn(scores:Tensor, # [n,L] similarity of each pixel to the prototypes o
              epsilon:float=0.05, # weight of the entropy
              iterations:int=3
             ) -> Tensor: # [n,L] float32 transport plan; each pixel has mass 1/N of its class
-    "Entropic optimal transport of the pixels of every class onto its prototypes, all at once (SIM, Eq. 2-3). Raises ValueError at epsilon <= 0."
+    """Entropic optimal transport of the pixels of every class onto its prototypes, all at once (SIM, Eq. 2-3). Raises ValueError at epsilon <= 0
+    or iterations < 1. Every process must call it: classes are balanced over the pixels of all."""
     return _log_plan(scores, label, classes, epsilon, iterations).exp()
 
 # %% ../nbs/11_prototypes.ipynb #0018

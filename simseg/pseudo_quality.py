@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import Config
 from .core import Batch, Output
@@ -24,8 +24,8 @@ __all__ = ['judge', 'qualities', 'pseudo_quality', 'weightings']
 
 # %% ../nbs/18b_pseudo_quality.ipynb #0005
 @torch.no_grad()
-def judge(c:Config, view:View, truth, # [N,h,w] bool
-          found # [N] bool, objects with a positive
+def judge(c:Config, view:View, truth:Tensor, # [N,h,w] bool
+          found:Tensor # [N] bool, objects with a positive
          ) -> dict: # of [n] float, the n objects that count
     "Measures of each object's maps and pseudo mask against its true mask."
     p = view.pseudo
@@ -54,7 +54,7 @@ def qualities(configs:list, # of `Config`, which differ in the correction alone:
               batches # of images with their objects and true masks
              ) -> list: # a dict of floats for each configuration; empty ones without objects
     """Means over objects (`separation`: over those with both kinds of pixels), and the correlation of the score S with the IoU of the pseudo mask.
-    The network sees each image once, however many configurations. It is put in eval mode for it and then back."""
+    The network sees each image once, however many configurations. It is put in eval mode for it and then back. ValueError without true masks."""
     training, rows = model.training, [[] for _ in configs]
     model.eval()
     for batch in batches:
@@ -72,7 +72,7 @@ def pseudo_quality(c:Config, model:nn.Module, prototypes:Prototypes, batches) ->
 # %% ../nbs/18b_pseudo_quality.ipynb #0021
 @torch.no_grad()
 def weightings(seen:Output, # of the teacher
-               batch:Batch, truth, # [N,h,w] bool
+               batch:Batch, truth:Tensor, # [N,h,w] bool
                mus:tuple=(0., 1., 5., 10., 20.)
               ) -> pd.DataFrame: # a row an object that has a true mask and two positives or more
     """IoU with the true mask, inside the box, of M_I > .5 by box IoU (`mu = 5`) and by true mask IoU (`mu = 5 by mask`), of single positives (`best`,

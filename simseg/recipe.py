@@ -71,7 +71,7 @@ def lr_factor(c:Config, step:int) -> float:
     return warm * 0.1**sum(step >= round(m * c.steps) for m in c.milestones)
 
 def base_lr(c:Config) -> float:
-    "SGD's rate is for 16 images, AdamW's for the batch as it is."
+    "SGD's rate is for 16 images (Goyal et al. 2017, linear scaling), AdamW's for the batch as it is."
     return c.lr * c.batch_size / 16 if c.optimizer == 'sgd' else c.lr
 
 def warmup_end(c:Config) -> int: # steps
@@ -118,7 +118,7 @@ def parameter_groups(c:Config, model:nn.Module) -> list:
             for (inside, decay), ps in groups.items()]
 
 def make_optimizer(c:Config, model:nn.Module) -> torch.optim.Optimizer:
-    "SGD with momentum or AdamW over `parameter_groups`."
+    "SGD with momentum (CondInst, FCOS) or AdamW (Mask2Former) over `parameter_groups`."
     groups = parameter_groups(c, model)
     fused = next(model.parameters()).is_cuda or None
     if c.optimizer == 'adamw': return torch.optim.AdamW(groups, lr=base_lr(c), fused=fused)

@@ -59,7 +59,7 @@ def background_similarity(features:Tensor, prototypes:Prototypes) -> Tensor: # [
     return class_similarity(features, prototypes, image, row)[0] * known(prototypes, row)[:, None, None]
 
 def augment(c:Config, batch:Batch, memory:Memory, step:int, rank:int=0) -> Batch:
-    "The batch with pasted objects, which depend on seed, step and rank; the batch itself where the method does not paste."
+    "The batch with pasted objects, which depend on seed, step and rank; the batch itself where the method does not paste. Errors of `copy_paste`."
     if c.method != 'sim': return batch
     how = c.paste_share, c.paste_most, c.paste_shift, c.paste_flip, c.paste_scale, c.tau_high, c.paste_box, c.paste_chance
     return copy_paste(batch, memory.bank, (c.seed, step, rank), *how)

@@ -172,7 +172,7 @@ def train(c:Config, progress:bool=True) -> Run:
     return run
 
 def save_model(path, model:nn.Module, c:Config, dataset:CocoSet):
-    "Weights with all that prediction needs: configuration, class names and ids."
+    "`path`, a file like model.pt: weights with all that prediction needs (configuration, class names and ids). OSError where it cannot be written."
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if k != 'out'}
     save_checkpoint(path, dict(model=model.state_dict(), config=kept, classes=list(dataset.classes), category_ids=list(dataset.category_ids)))
 

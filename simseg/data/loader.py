@@ -43,7 +43,9 @@ def resize(image:Tensor, # [3,H,W] uint8
     whole = instances.whole and tuple(v * h / old_h for v in instances.whole)
     return F.resize(image, [h, w], InterpolationMode.BILINEAR, antialias=True), replace(instances, size=(h, w), boxes=boxes, masks=masks, whole=whole)
 
-def resize_test(image:Tensor, instances:Instances, test_size:int, max_size:int) -> tuple: # image, Instances
+def resize_test(image:Tensor, instances:Instances,
+                test_size:int, max_size:int # short side, and the most that the long side may have, pixels
+               ) -> tuple: # image, Instances
     "How an image is prepared for evaluation: resized, nothing drawn."
     return resize(image, instances, target_size(instances.size, test_size, max_size))
 
@@ -179,7 +181,8 @@ def loader(dataset, # items are (image, Instances)
     sampler = StepSampler(len(dataset), batch_size, seed, steps, start, rank, world)
     return _loader(TrainView(dataset, Augment(tuple(sizes), max_size, flip, seed, tuple(jitter), crop)), sampler, workers, pin)
 
-def eval_loader(dataset, test_size:int, max_size:int, batch_size:int=1, rank:int=0, world:int=1, workers:int=0, pin:bool=False) -> DataLoader:
+def eval_loader(dataset, test_size:int, max_size:int, # pixels, of `resize_test`
+                batch_size:int=1, rank:int=0, world:int=1, workers:int=0, pin:bool=False) -> DataLoader:
     "Every image of the set once, in order; rank r of w takes images r, r + w, ... so that no image comes twice."
     mine = list(range(rank, len(dataset), world))
     return _loader(TestView(dataset, test_size, max_size), [mine[i:i + batch_size] for i in range(0, len(mine), batch_size)], workers, pin)

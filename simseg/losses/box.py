@@ -76,7 +76,7 @@ def dice(p:Tensor, # [P,...] probabilities
 def projection_loss(logits:Tensor, # [P,h,w]
                     box:Tensor # [P,h,w] bool, filled boxes
                    ) -> Tensor: # scalar, mean over P; 0 for none
-    "BoxInst, Eq. 3. The maximum is taken on logits: sigmoid is monotone."
+    "BoxInst, Eq. 3. The maximum is taken on logits: sigmoid is monotone. Every process must call it (see `joint_mean`)."
     return joint_mean(sum(dice(logits.amax(d).sigmoid(), box.any(d)) for d in (1, 2)))
 
 # %% ../../nbs/10_losses.box.ipynb #0016
@@ -113,13 +113,15 @@ def pairwise_loss(logits:Tensor, # [P,h,w]
                   image:Tensor, # [P] int64 image of each positive
                   threshold:float=0.3 # similarity from which a pair counts
                  ) -> Tensor: # scalar
-    "Mean loss of all counted pairs (BoxInst, Eq. 6); 0 for no positives. First derivatives only."
+    "Mean loss of all counted pairs (BoxInst, Eq. 6); 0 for no positives. First derivatives only. Every process must call it (see `joint_mean`)."
     return joint_mean(*_Pairwise.apply(logits, box, [s >= threshold for s in similar], valid, image)) # sum and number
 
 # %% ../../nbs/10_losses.box.ipynb #0025
 def low_level(out:Output, batch:Batch,
               ramp:float=1.0, # min(step / warm-up, 1)
-              threshold:float=0.3, bottom:float=0) -> dict: # {'projection', 'pairwise'}, unweighted but for the ramp
+              threshold:float=0.3, # colour similarity from which a pair counts, in [0,1]
+              bottom:float=0 # rows of the image file, from below, without colour edges
+             ) -> dict: # {'projection', 'pairwise'}, unweighted but for the ramp
     "The low-level losses of SIM's Eq. 10 (BoxInst, Eq. 2)."
     boxes, _, _ = batch.flat()
     similar, valid = colour_similarity(batch, bottom=bottom)
@@ -149,7 +151,7 @@ def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
     return torch.cat(rows)
 
 def supervised(out:Output, batch:Batch) -> dict: # {'mask'}
-    "Dice against true masks, mean over positives (CondInst, section 3.4)."
+    "Dice against true masks, mean over positives (CondInst, section 3.4). ValueError where the batch has none."
     return dict(mask=joint_mean(dice(out.logits.sigmoid(), mask_targets(batch)[out.positives.object])))
 
 # %% ../../nbs/10_losses.box.ipynb #xa02

@@ -46,7 +46,7 @@ def pseudo_loss(out:Output, # the student's
                 pseudo:Pseudo,
                 skip:Tensor # [N] bool, objects that this loss leaves out: pasted ones
                ) -> Tensor: # scalar, mean over the positives that take part; 0 for none
-    "L_pseudo (SIM, Eq. 8), unweighted."
+    "L_pseudo (SIM, Eq. 8), unweighted. Every process must call it (see `joint_mean`)."
     object = out.positives.object
     part = (pseudo.used & ~skip)[object].float()
     each = bce_dice(out.logits, pseudo.mask[object], pseudo.sure[object])

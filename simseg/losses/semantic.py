@@ -15,7 +15,8 @@ from .box import box_masks, projection_loss
 
 # %% ../../nbs/10b_losses.semantic.ipynb #0005
 def class_regions(batch:Batch, box:Tensor, # [N,h,w] bool, filled boxes
-                  classes:int) -> Tensor: # [B,C,h,w] bool
+                  classes:int # C
+                 ) -> Tensor: # [B,C,h,w] bool
     "Union of the boxes of each class of each image."
     _, label, image = batch.flat()
     out = torch.zeros(len(batch) * classes, *box.shape[1:], dtype=torch.int32, device=box.device)

@@ -59,7 +59,9 @@ class Controller(nn.Conv2d):
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
 
-    def forward(self, towers:list, image:Tensor, location:Tensor, level:Tensor) -> Tensor:
+    def forward(self, towers:list, # as `Raw.towers`
+                image:Tensor, location:Tensor, level:Tensor # [P] int64 each; the location counts over all levels
+               ) -> Tensor: # [P,n]
         rows, start, padded, widths = [], [], 0, []
         first = 0
         for t in towers: # a rim of zeros around each level, then all levels in one row
@@ -84,7 +86,7 @@ def head_sizes(features:int=16, width:int=8) -> tuple: # weights and biases of t
     return ((features + 2) * width, width * width, width), (width, width, 1)
 
 def dynamic_masks(features:Tensor, # [B,D,h,w] mask features at stride 8
-                  params:Tensor, # [P,233] of each positive
+                  params:Tensor, # [P,n] of each positive, n = sum of `head_sizes`: 233 for D = 16 and width 8
                   image:Tensor, # [P] int64, ascending
                   points:Tensor, # [P,2] position of each positive, pixels
                   scale:Tensor, # [P] S, pixels

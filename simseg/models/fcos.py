@@ -54,9 +54,9 @@ def assign_image(points:Tensor, # [R,2] pixels
     best, row = area.min(1)
     return torch.where(best.isinf(), -1, row)
 
-def assign(points:Tensor, # [R,2]
-           level:Tensor, # [R]
-           strides:tuple,
+def assign(points:Tensor, # [R,2] pixels
+           level:Tensor, # [R] int64
+           strides:tuple, # pixels, of each level
            targets:list # B Instances
           ) -> Tensor: # [B,R] int64: row in `Batch.flat()` or -1
     "The object that each location of each image stands for."
@@ -105,7 +105,8 @@ class FCOSHead(nn.Module):
                 nn.init.zeros_(m.bias)
         nn.init.constant_(self.class_out.bias, -math.log(99))
 
-    def forward(self, maps:list) -> Raw:
+    def forward(self, maps:list # [B,channels,h,w] of each level, finest first
+               ) -> Raw:
         row = lambda t: t.flatten(2).transpose(1, 2).float() # bf16 would round a box by a pixel
         classes, sides, centre, towers = [], [], [], []
         for x, scale in zip(maps, self.scales):
@@ -119,10 +120,11 @@ class FCOSHead(nn.Module):
 
 # %% ../../nbs/06_models.fcos.ipynb #0016
 def side_targets(points:Tensor, boxes:Tensor) -> Tensor: # [P,4] left, top, right, bottom in pixels
-    "Distances from points [P,2] to the sides of boxes [P,4] (FCOS, Eq. 1)."
+    "Distances from points [P,2] to the sides of boxes [P,4], all in pixels (FCOS, Eq. 1)."
     return torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], 1)
 
-def centreness(sides:Tensor) -> Tensor: # [P] in [0,1]
+def centreness(sides:Tensor # [P,4] left, top, right, bottom, in any unit
+              ) -> Tensor: # [P] in [0,1]
     "1 at a box's centre, 0 on its border (FCOS, Eq. 3)."
     lr, tb = sides[:, 0::2].clamp(min=0), sides[:, 1::2].clamp(min=0)
     return (lr.amin(1) / lr.amax(1).clamp(min=1e-6) * (tb.amin(1) / tb.amax(1).clamp(min=1e-6))).sqrt()
@@ -141,7 +143,7 @@ def fcos_losses(raw:Raw, # the head's output
                 labels:Tensor, # [N] int64
                over:Tensor|None=None # [2] what the sums are divided by, of `normalisers`; None: those of this batch, means over processes
                ) -> tuple: # {'class', 'box', 'centre'}, Positives
-    "The three losses (FCOS, Tian et al. 2019, section 3) and all positive locations."
+    "The three losses (FCOS, Tian et al. 2019, section 3) and all positive locations. Without `over` every process must call it."
     image, location = (target >= 0).nonzero(as_tuple=True)
     obj = target[image, location]
     onehot = torch.zeros_like(raw.classes)
@@ -200,7 +202,7 @@ def drawn_objects(pos:Positives, batch:Batch, limit:int) -> Tensor|None: # [N] b
     return place < limit
 
 def class_quality(raw:Raw, pos:Positives, labels:Tensor) -> Tensor: # [P] in [0,1]
-    "Probability of the object's class times centre-ness at each positive, no gradient."
+    "Probability of the object's class times centre-ness at each positive, no gradient (BoxInst, TOPK)."
     with torch.no_grad():
         return (raw.classes[pos.image, pos.location, labels[pos.object]].sigmoid() * raw.centre[pos.image, pos.location].sigmoid()).float()
 

@@ -128,7 +128,9 @@ class Mask2Former(nn.Module):
 NAMES = {'model.pixel_level_module.encoder._backbone': 'backbone.net', 'model.pixel_level_module.encoder': 'backbone.net',
          'model.pixel_level_module.decoder': 'pixel_decoder', 'model.transformer_module': 'transformer', 'class_predictor': 'classify'}
 
-def load_published(net:Mask2Former, weights:str):
+def load_published(net:Mask2Former,
+                   weights:str # folder of a checkpoint of transformers, or its name on the hub
+                  ):
     "Weights of a checkpoint of transformers' Mask2Former. Raises ValueError where a tensor is missing or of another shape."
     lib, _ = needed()
     try: state = lib.Mask2FormerForUniversalSegmentation.from_pretrained(weights).state_dict()

@@ -159,7 +159,8 @@ def true_masks(batch:Batch) -> list: # B of [n,H,W] float, in the padded image
     return out
 
 def mask_losses(criterion, embedder, said:Said, batch:Batch) -> tuple: # Positives, {'class', 'mask', 'dice'}
-    "transformers' matching and mask losses at every output, summed, over the mean number of objects of a process; `class_loss` of these matches."
+    """transformers' matching and mask losses at every output, summed, over the mean number of objects of a process; `class_loss` of these matches.
+    ValueError without true masks. Every process must call it."""
     truth, labels, shape = true_masks(batch), [t.labels for t in batch.targets], [n // 4 for n in batch.images.shape[-2:]]
     start = [0, *torch.tensor([len(t) for t in batch.targets]).cumsum(0).tolist()]
     count = world_mean(on_device(float(start[-1]), batch.device)).clamp(min=1)
