@@ -1,62 +1,80 @@
-"""What `keep_pages` brings: a training step on a CPU with glibc as it is and with freed memory kept, in turn, in one process.
+"""What `keep_pages` brings: a training step on a CPU with and without it. Two processes, since it is a switch of a whole process, that work in turn.
 
 python experiments/bench/pages.py [--preset small] [--rounds 8] [--out results/bench/cpu/pages.csv] [NAME=VALUE ...]
 
-"plain" is where glibc's own adjusting ends: blocks above 32 MiB are mapped, more than 64 MiB of free memory at the end go back. A round is four steps
-of each. What "plain" gave back "kept" has to fetch again, so this is the least that it brings.
+A round is four steps of each on the same batches; two rounds warm up. Seconds are those that a process worked where torch has one thread, else the
+clock's.
 """
-import argparse, ctypes, resource, statistics
+import argparse, multiprocessing, resource, statistics, time
 from pathlib import Path
 
 import pandas as pd
 import torch
-from timing import ratio, side_by_side
+from timing import ratio
+from simseg import loop
 from simseg.config import config
 from simseg.data.loader import loader
-from simseg.loop import State, keep_pages, make_fabric, train_step
 from simseg.recipe import data_sets
 from simseg.runs import provenance
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--preset', default='small')
-parser.add_argument('--rounds', type=int, default=8)
-parser.add_argument('--out', type=Path, help='a CSV file to write')
-parser.add_argument('set', nargs='*', metavar='NAME=VALUE', help='more parameters')
-args = parser.parse_args()
+STEPS, WARM = 4, 2 # steps a round, rounds
 
-c = config(args.preset)
-given = dict(pair.split('=', 1) for pair in args.set)
-c = config(args.preset, device='cpu', **{k: type(getattr(c, k))(v) for k, v in given.items()})
-fabric, data = make_fabric(c), data_sets(c)
-if not keep_pages(): raise SystemExit('This C library has no mallopt: nothing to compare.')
-state = State(c, len(data.train.classes), fabric.device)
-state.step = c.steps // 2 # after the warm-up
-if hasattr(state.model, 'controller'): # a random network's masks are all one half: no pixel would be sure
-    for net in (state.model, state.teacher and state.teacher.module):
-        if net: net.controller.weight.data *= 5
-model, optimizer = fabric.setup(state.model, state.optimizer)
-batches = list(loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, 4 * (args.rounds + 2), c.seed))
 
-def plain():
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(-3, 32 << 20), mallopt(-1, 64 << 20)
+def work(pipe, keep, preset, given, rounds):
+    "One of the two processes: a round each time it is asked."
+    if not keep: loop.keep_pages = lambda: False
+    c = config(preset)
+    c = config(preset, device='cpu', **{k: type(getattr(c, k))(v) for k, v in given.items()})
+    fabric, data = loop.make_fabric(c), data_sets(c)
+    state = loop.State(c, len(data.train.classes), fabric.device)
+    state.step = c.steps // 2 # after the warm-up
+    for net in (state.model, state.teacher and state.teacher.module): # a random network's masks are all one half: no pixel would be sure
+        if hasattr(net, 'controller'): net.controller.weight.data *= 5
+    model, optimizer = fabric.setup(state.model, state.optimizer)
+    batches = iter(list(loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, STEPS * (rounds + WARM), c.seed)))
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pipe.send(provenance(c.seed, fabric.device))
+    for _ in range(rounds + WARM):
+        pipe.recv()
+        start, before = clock(), faults()
+        for _ in range(STEPS): loop.train_step(c, fabric, state, model.train(), optimizer, next(batches))
+        pipe.send(((clock() - start) / STEPS, (faults() - before) / STEPS))
+    pipe.recv()
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
-faults = dict(plain=[], kept=[])
-def way(name, switch):
-    todo = iter(batches) # the same batches for both
-    def steps():
-        switch()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4): train_step(c, fabric, state, model.train(), optimizer, next(todo))
-        faults[name].append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 4)
-    return steps
 
-seconds = side_by_side(dict(plain=way('plain', plain), kept=way('kept', keep_pages)), repeats=args.rounds, warm=2)
-made = provenance(c.seed, fabric.device)
-rows = [dict(preset=args.preset, way=name, seconds_a_step=round(statistics.median(taken) / 4, 4), over_plain=round(ratio(taken, seconds['plain']), 3),
-             page_faults_a_step=round(statistics.median(faults[name][2:]))) for name, taken in seconds.items()]
-table = pd.DataFrame(rows).assign(**{k: made[k] for k in ('commit', 'dirty', 'device', 'threads')}, torch=torch.__version__)
-if args.out:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out, index=False)
-print(table.to_string(index=False))
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--preset', default='small')
+    parser.add_argument('--rounds', type=int, default=8)
+    parser.add_argument('--out', type=Path, help='a CSV file to write')
+    parser.add_argument('set', nargs='*', metavar='NAME=VALUE', help='more parameters')
+    args = parser.parse_args()
+    if not loop.keep_pages(): raise SystemExit('This C library has no mallopt: nothing to compare.')
+    given, start, ways = dict(pair.split('=', 1) for pair in args.set), multiprocessing.get_context('spawn'), {}
+    for name, keep in dict(plain=False, kept=True).items():
+        here, there = start.Pipe()
+        start.Process(target=work, args=(there, keep, args.preset, given, args.rounds), daemon=True).start()
+        ways[name] = here
+    made = [pipe.recv() for pipe in ways.values()][0]
+    said = {name: [] for name in ways}
+    for _ in range(args.rounds + WARM):
+        for name, pipe in ways.items():
+            pipe.send('go')
+            said[name].append(pipe.recv())
+    rows = []
+    for name, pipe in ways.items():
+        pipe.send('end')
+        seconds, faults = zip(*said[name][WARM:])
+        rows.append(dict(preset=args.preset, way=name, seconds_a_step=round(statistics.median(seconds), 4),
+                         over_plain=round(ratio(seconds, [s for s, _ in said['plain'][WARM:]]), 3),
+                         page_faults_a_step=round(statistics.median(faults)), peak_mib=round(pipe.recv())))
+    table = pd.DataFrame(rows).assign(**{k: made[k] for k in ('commit', 'dirty', 'device', 'threads')}, torch=torch.__version__)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(args.out, index=False)
+    print(table.to_string(index=False))
+
+
+if __name__ == '__main__': main()
