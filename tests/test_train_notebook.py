@@ -71,10 +71,12 @@ def test_papermill_in_a_terminal(tmp_path, cache):
     check(tmp_path / 'out.ipynb', 2.5)
 
 
-def test_wrong_parameter_stops_before_training(tmp_path, cache):
-    done = subprocess.run(['papermill', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'), '-p', 'preset', 'smok'], cwd=ROOT, env=shell(**cache),
+@pytest.mark.parametrize('name, value, near', [('preset', 'smok', 'smoke'), ('lamda1', '.5', 'lambda1')])
+def test_wrong_parameter_stops_before_training(tmp_path, cache, name, value, near):
+    "Also a name that the notebook does not know, of which papermill itself only warns."
+    done = subprocess.run(['papermill', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'), '-p', name, value], cwd=ROOT, env=shell(**cache),
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode != 0 and "Did you mean 'smoke'?" in done.stderr
+    assert done.returncode != 0 and f"Did you mean '{near}'?" in done.stderr
     assert not (tmp_path / 'cache').exists(), 'nothing was made before the parameters were checked'
 
 
