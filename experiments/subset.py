@@ -1,9 +1,10 @@
 """A small COCO-form set from a larger one: its first images, or those of some classes.
 
 python experiments/subset.py SOURCE OUT --images 16                      to over-fit: its val are the very images of its train
-python experiments/subset.py SOURCE OUT --classes person --val val       one class; all images of SOURCE's val to judge by
+python experiments/subset.py COCO OUT --classes person --val val --ids experiments/coco_person.json      what the setting coco-person trains on
 
-Of train only images that have an object are taken. Crowd regions stay: evaluation ignores what lies in them.
+Images lie in OUT as links. Of train only images that have an object are taken; of val, where it is one of its own, all. Crowd regions stay:
+evaluation ignores what lies in them.
 """
 import argparse, json, os
 from pathlib import Path
@@ -16,11 +17,14 @@ parser.add_argument('out', type=Path, help='folder to make')
 parser.add_argument('--images', type=int, help='first so many images that have an object; else all')
 parser.add_argument('--classes', nargs='+', metavar='NAME', help='the classes to keep; else all')
 parser.add_argument('--split', default='train', help='of SOURCE, for train')
-parser.add_argument('--val', help='of SOURCE, for val, whole; else val is what train is')
+parser.add_argument('--val', help='of SOURCE, for val; else val is what train is')
+parser.add_argument('--ids', type=Path, help='json of the image ids to take: {"train": [...], "val": [...]}; else all')
 args = parser.parse_args()
 
+chosen_ids = json.loads(args.ids.read_text()) if args.ids else {}
 
-def cut(split, whole): # the split's images folder, and its json with the chosen classes
+
+def cut(name, split): # images folder of a split, and its json with the chosen classes and images
     folder, path = find_split(args.source, split)
     full = json.loads(path.read_text())
     kinds = [c for c in full['categories'] if not args.classes or c['name'] in args.classes]
@@ -29,15 +33,20 @@ def cut(split, whole): # the split's images folder, and its json with the chosen
     chosen = {c['id'] for c in kinds}
     marks = [a for a in full['annotations'] if a['category_id'] in chosen]
     having = {a['image_id'] for a in marks if not a.get('iscrowd')}
-    images = full['images'] if whole else [i for i in full['images'] if i['id'] in having][:args.images]
+    images = full['images'] if name == 'val' else [i for i in full['images'] if i['id'] in having][:args.images]
+    if name in chosen_ids: images = [i for i in images if i['id'] in chosen_ids[name]]
     ids = {i['id'] for i in images}
+    missing = sorted(set(chosen_ids.get(name, ())) - ids)
+    if missing: raise SystemExit(f"{path} lacks {len(missing)} images of {args.ids}, first {missing[0]}.")
     return folder, dict(images=images, categories=kinds, annotations=[a for a in marks if a['image_id'] in ids])
 
 
-folder, train = cut(args.split, False)
-val = cut(args.val, True)[1] if args.val else train
-(args.out / 'annotations').mkdir(parents=True, exist_ok=True)
-for split, part in dict(train=train, val=val).items():
+parts = dict(train=cut('train', args.split))
+parts['val'] = cut('val', args.val) if args.val else parts['train']
+for name in ('annotations', 'images'): (args.out / name).mkdir(parents=True, exist_ok=True)
+for split, (folder, part) in parts.items():
     (args.out / 'annotations' / f'instances_{split}.json').write_text(json.dumps(part))
+    for image in part['images']:
+        link = args.out / 'images' / image['file_name']
+        if not link.is_symlink(): os.symlink((folder / image['file_name']).resolve(), link)
     print(f"{args.out}: {split} {len(part['images'])} images, {len(part['annotations'])} annotations")
-if not (args.out / 'images').exists(): os.symlink(folder.resolve(), args.out / 'images')

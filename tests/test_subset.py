@@ -1,0 +1,54 @@
+"experiments/subset.py on a small COCO-form set: classes, image ids, a val of its own, and what is wrong with them."
+import json, subprocess, sys
+
+import conftest
+import numpy as np
+from conftest import ROOT
+from PIL import Image
+
+
+def make(folder):
+    "Six images with a cat each, odd ones with a dog too; train and val in folders of their own, as COCO has them."
+    for split, ids in dict(train=range(1, 5), val=range(5, 7)).items():
+        images = [dict(id=i, file_name=f'{i:012}.png', width=40, height=30) for i in ids]
+        (folder / f'{split}2017').mkdir(parents=True)
+        for i in images: Image.fromarray(np.full((30, 40, 3), i['id'], np.uint8)).save(folder / f'{split}2017' / i['file_name'])
+        marks = [dict(id=10 * i + k, image_id=i, category_id=3 * k, bbox=[2, 3, 9, 8], area=72, iscrowd=0)
+                 for i in ids for k in (1, 2) if k == 1 or i % 2]
+        (folder / 'annotations').mkdir(exist_ok=True)
+        (folder / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(dict(
+            images=images, annotations=marks, categories=[dict(id=3, name='cat'), dict(id=6, name='dog')])))
+    return folder
+
+
+def subset(*arguments):
+    return subprocess.run([sys.executable, ROOT / 'experiments/subset.py', *arguments], capture_output=True, text=True, env=conftest.clean_env())
+
+
+def read(folder, split):
+    d = json.loads((folder / 'annotations' / f'instances_{split}.json').read_text())
+    return [i['id'] for i in d['images']], [a['id'] for a in d['annotations']], [c['name'] for c in d['categories']]
+
+
+def test_subset(tmp_path):
+    coco, out = make(tmp_path / 'coco'), tmp_path / 'out'
+    assert subset(coco, out, '--images', '3').returncode == 0
+    assert read(out, 'train') == read(out, 'val') == ([1, 2, 3], [11, 12, 21, 31, 32], ['cat', 'dog'])
+    dogs, ids = tmp_path / 'dogs', tmp_path / 'ids.json'
+    done = subset(coco, dogs, '--classes', 'dog', '--val', 'val')
+    assert done.returncode == 0, done.stderr
+    assert read(dogs, 'train') == ([1, 3], [12, 32], ['dog']), 'images without a dog do not train'
+    assert read(dogs, 'val') == ([5, 6], [52], ['dog']), 'and judge'
+    for name, value in (('3', 3), ('6', 6)): assert np.asarray(Image.open(dogs / 'images' / f'{name:0>12}.png')).max() == value
+    ids.write_text('{"train": [3], "val": [6]}')
+    assert subset(coco, tmp_path / 'few', '--classes', 'dog', '--val', 'val', '--ids', ids).returncode == 0
+    assert [read(tmp_path / 'few', s)[0] for s in ('train', 'val')] == [[3], [6]]
+
+
+def test_what_is_not_there(tmp_path):
+    coco, ids = make(tmp_path / 'coco'), tmp_path / 'ids.json'
+    wrong = subset(coco, tmp_path / 'out', '--classes', 'cow')
+    assert wrong.returncode == 1 and 'no category cow. It has cat, dog.' in wrong.stderr
+    ids.write_text('{"train": [3, 99]}')
+    wrong = subset(coco, tmp_path / 'out', '--ids', ids)
+    assert wrong.returncode == 1 and f'lacks 1 images of {ids}, first 99.' in wrong.stderr and not (tmp_path / 'out').exists()
