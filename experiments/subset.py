@@ -3,10 +3,10 @@
 python experiments/subset.py SOURCE OUT --images 16                      to over-fit: its val are the very images of its train
 python experiments/subset.py COCO OUT --classes person --val val --ids experiments/coco_person.json      what the setting coco-person trains on
 
-Images lie in OUT as links. Of train only images that have an object are taken; of val, where it is one of its own, all. Crowd regions stay:
+Images are copied. Of train only images that have an object are taken; of val, where it is one of its own, all. Crowd regions stay:
 evaluation ignores what lies in them.
 """
-import argparse, json, os
+import argparse, json, shutil
 from pathlib import Path
 
 from simseg.data.annotations import find_split
@@ -47,6 +47,7 @@ for name in ('annotations', 'images'): (args.out / name).mkdir(parents=True, exi
 for split, (folder, part) in parts.items():
     (args.out / 'annotations' / f'instances_{split}.json').write_text(json.dumps(part))
     for image in part['images']:
-        link = args.out / 'images' / image['file_name']
-        if not link.is_symlink(): os.symlink((folder / image['file_name']).resolve(), link)
+        copy = args.out / 'images' / image['file_name']
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists(): shutil.copyfile(folder / image['file_name'], copy)
     print(f"{args.out}: {split} {len(part['images'])} images, {len(part['annotations'])} annotations")

@@ -5,6 +5,8 @@ import conftest
 import numpy as np
 from conftest import ROOT
 from PIL import Image
+from simseg.config import config
+from simseg.recipe import data_sets
 
 
 def make(folder):
@@ -40,6 +42,7 @@ def test_subset(tmp_path):
     assert read(dogs, 'train') == ([1, 3], [12, 32], ['dog']), 'images without a dog do not train'
     assert read(dogs, 'val') == ([5, 6], [52], ['dog']), 'and judge'
     for name, value in (('3', 3), ('6', 6)): assert np.asarray(Image.open(dogs / 'images' / f'{name:0>12}.png')).max() == value
+    assert len(data_sets(config('smoke', data=str(dogs))).train) == 2, 'a set that training takes'
     ids.write_text('{"train": [3], "val": [6]}')
     assert subset(coco, tmp_path / 'few', '--classes', 'dog', '--val', 'val', '--ids', ids).returncode == 0
     assert [read(tmp_path / 'few', s)[0] for s in ('train', 'val')] == [[3], [6]]
