@@ -142,7 +142,7 @@ class Pseudo:
     mask: Tensor # [N,h,w] bool, pseudo mask: where M is above tau_high
     sure: Tensor # [N,h,w] bool, W: where the loss looks; not between the thresholds
     score: Tensor # [N] mean of M over the mask's foreground, S; 0 where there is none
-    used: Tensor # [N] bool, objects whose pseudo mask supervises: they have a positive, and a mask that is neither empty nor the whole box
+    used: Tensor # [N] bool, objects whose pseudo mask supervises, see `pseudo_masks`
 
 # %% ../nbs/00_core.ipynb #0014
 def entropy(*keys) -> int: # 64 bits

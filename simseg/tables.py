@@ -192,7 +192,8 @@ def parameters_block(swept:list # of `swept_rows`
             lines.append(line)
     return markdown(pd.DataFrame(lines))
 
-def readme_parts(experiments='experiments', runs='results/runs', settings=('tangle-quick', 'tangle-small', 'car-parts-warm', 'car-parts-small-warm'),
+def readme_parts(experiments='experiments', runs='results/runs',
+                 settings=('tangle-quick', 'tangle-small', 'car-parts-warm', 'car-parts-small-warm', 'coco-person'), # of the losses
                  rows=('BoxInst', '+ pseudo', '+ pseudo + paste', 'full supervision'), # of t3
                  swept=('tangle-quick', 'car-parts-warm', 'car-parts-small-warm') # settings of the parameters
                 ) -> tuple: # text of the losses, `swept_rows`

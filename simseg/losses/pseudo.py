@@ -18,7 +18,9 @@ from .box import dice
 def pseudo_masks(prob:Tensor, # [N,h,w] M
                  box:Tensor, # [N,h,w] bool, filled boxes
                  found:Tensor, # [N] bool, objects with a positive
-                 tau_low:float=0.3, tau_high:float=0.7, degenerate:str='learn') -> Pseudo:
+                 tau_low:float=0.3, tau_high:float=0.7,
+                 degenerate:str='learn' # learn | skip: whether masks that are empty or fill their box supervise
+                ) -> Pseudo:
     """Foreground above tau_high, background below tau_low and outside the box, nothing between (SIM, section 3.2.2; Table S2). M counts as 0
     outside the box and for an object with no positive. ValueError at tau_low > tau_high."""
     if tau_low > tau_high: raise ValueError(f"tau_low {tau_low} is above tau_high {tau_high}.")
