@@ -77,3 +77,21 @@ def test_without_training(smoke, tmp_path):
     assert 0 < rows['worst'] <= rows['mean'] <= rows['best'] < 1 and rows['worst'] <= rows['best box'] <= rows['best']
     (tmp_path / 'model.pt').write_bytes((run / 'model.pt').read_bytes())
     assert set(made('alone', tmp_path / 'model.pt')) == {'positives'}
+
+
+def test_exchange(smoke, tmp_path):
+    "At the run's own tau its own thresholds are as good as any; a network without its teacher is refused."
+    run, env = smoke
+    def chosen(given):
+        command = [sys.executable, ROOT / 'experiments/exchange.py', given, '--tau', '1', '5', '--images', '4', '--show', '150']
+        return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True)
+    done = chosen(run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [[float(v) for v in line.split()] for line in done.stdout.splitlines() if line.split()[0].replace('.', '').isdigit()]
+    own, *rest = rows
+    c = json.loads((run / 'config.json').read_text())
+    assert own[:3] == [c['tau'], c['tau_low'], c['tau_high']] and own in rest and sum(r[0] == 5 for r in rest) == sum(r[0] == 1 for r in rest) > 100
+    assert {r[-1] for r in rest if r[0] == 1} != {0}, 'other thresholds are not as good'
+    (tmp_path / 'model.pt').write_bytes((run / 'model.pt').read_bytes())
+    alone = chosen(tmp_path / 'model.pt')
+    assert alone.returncode == 1 and 'no last.pt' in alone.stderr
