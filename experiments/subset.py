@@ -3,8 +3,8 @@
 python experiments/subset.py SOURCE OUT --images 16                      to over-fit: its val are the very images of its train
 python experiments/subset.py COCO OUT --classes person --val val --ids experiments/coco_person.json      what the setting coco-person trains on
 
-Images are copied. Of train only images that have an object are taken; of val, where it is one of its own, all. Crowd regions stay:
-evaluation ignores what lies in them.
+Images are copied, train's and val's apart. Of train only images that have an object are taken; of val, where it is one of its own, all. Crowd
+regions stay: evaluation ignores what lies in them.
 """
 import argparse, json, shutil
 from pathlib import Path
@@ -37,17 +37,20 @@ def cut(name, split): # images folder of a split, and its json with the chosen c
     if name in chosen_ids: images = [i for i in images if i['id'] in chosen_ids[name]]
     ids = {i['id'] for i in images}
     missing = sorted(set(chosen_ids.get(name, ())) - ids)
-    if missing: raise SystemExit(f"{path} lacks {len(missing)} images of {args.ids}, first {missing[0]}.")
+    if missing: raise SystemExit(f"{path}: {len(missing)} images of {args.ids} are not there, or have none of these objects; first {missing[0]}.")
     return folder, dict(images=images, categories=kinds, annotations=[a for a in marks if a['image_id'] in ids])
 
 
 parts = dict(train=cut('train', args.split))
 parts['val'] = cut('val', args.val) if args.val else parts['train']
-for name in ('annotations', 'images'): (args.out / name).mkdir(parents=True, exist_ok=True)
+if args.out.exists() and any(args.out.iterdir()): raise SystemExit(f'{args.out} is not empty: name a new folder.')
+(args.out / 'annotations').mkdir(parents=True, exist_ok=True)
 for split, (folder, part) in parts.items():
     (args.out / 'annotations' / f'instances_{split}.json').write_text(json.dumps(part))
+    home = (args.out / 'images' / split).resolve()
     for image in part['images']:
-        copy = args.out / 'images' / image['file_name']
+        copy = (home / image['file_name']).resolve()
+        if home not in copy.parents: raise SystemExit(f"{split}: file_name {image['file_name']!r} leads out of the folder of images.")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if not copy.exists(): shutil.copyfile(folder / image['file_name'], copy)
+        shutil.copyfile(folder / image['file_name'], copy)
     print(f"{args.out}: {split} {len(part['images'])} images, {len(part['annotations'])} annotations")

@@ -13,8 +13,9 @@ __all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'MASK2FORMER', 'OURS', 'BOOKKEE
            'Config', 'preset_values', 'config', 'differences', 'describe']
 
 # %% ../nbs/00b_config.ipynb #0017
-def F(default, source, added=False): # `added`: after runs had been recorded; at its default such a field is not in the hash of a run
-    return field(default=default, metadata=dict(source=source, added=added))
+# `added`: after runs had been recorded, which had `before` (None: the default); at that value a field is not in the hash of a run
+def F(default, source, added=False, before=None):
+    return field(default=default, metadata=dict(source=source, added=added, before=default if before is None else before))
 
 SIM, BOXINST, CONDINST, FCOS, MASK2FORMER, OURS = 'SIM', 'BoxInst', 'CondInst', 'FCOS', 'Mask2Former', 'ours'
 
@@ -96,7 +97,7 @@ class Config:
     epsilon: float = F(0.05, 'entropy of the transport, Eq. 3, SIM', added=True)
     sinkhorn_iterations: int = F(3, 'SIM', added=True)
     similarity: str = F('cosine', 'cosine (Eq. 1) | contrast (less the largest cosine with background prototypes), ours', added=True)
-    degenerate: str = F('skip', 'objects whose pseudo mask is empty or fills its box: skip (ours) | learn, as Eq. 8', added=True)
+    degenerate: str = F('learn', 'objects whose pseudo mask is empty or fills its box: learn (Eq. 8) | skip (ours)', added=True, before='skip')
     semantic_loss: float = F(0.0, 'weight of the auxiliary semantic loss from boxes, ours; the authors tried .1 in development', added=True)
     filled_start: float = F(0.0, 'weight at the first step of a loss toward filled boxes that fades over the warm-up, ours', added=True)
     outside_loss: float = F(0.0, 'weight of plain cross-entropy outside the boxes: a part of the pseudo loss on its own, ours', added=True)
@@ -132,8 +133,8 @@ CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condins
                device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00b_config.ipynb #0019
-_small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
-                  backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
+_small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, degenerate='skip', optimizer='adamw',
+                  lr=2e-3, backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
 PRESETS = {
     'smoke': dict(_small_net, weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),

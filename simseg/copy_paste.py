@@ -90,6 +90,7 @@ class Bank:
         """One entry an image, in the order of the batch. Objects that its targets call pasted are none of the image: they are passed over.
         Raises ValueError where rows or sizes do not fit, or the images themselves have something pasted."""
         _check(batch, prob, score)
+        if objects is not None and len(objects) != len(batch): raise ValueError(f"{len(objects)} counts of objects for {len(batch)} images.")
         boxes, labels, image = batch.flat()
         level = levels(prob, tau_high)
         above, shape = (level > _least(tau_high)) & batch.valid()[:, 2::4, 2::4][image], level.shape[1:]
@@ -104,7 +105,7 @@ class Bank:
             plan.append((i, int(label), s, (y, x, h, w), annotated))
             cells = level[n, y // 4:y // 4 + (h + 1) // 4, x // 4:x // 4 + (w + 1) // 4]
             crops += [batch.images[i, :, y:y + h, x:x + w].reshape(-1), cells.reshape(-1)]
-        if plan: self._keep(objects or counted, plan, torch.cat(crops).cpu(), tau_high) # waits
+        if plan: self._keep(counted if objects is None else objects, plan, torch.cat(crops).cpu(), tau_high) # waits
 
     def _keep(self, objects, plan, data, tau_high):
         data = data.split([_bytes(h, w) for *_, (_, _, h, w), _ in plan])
@@ -270,7 +271,8 @@ def copy_paste(batch:Batch, # is not written on
                box:str='mask', # of a pasted object: mask (the bounding box of its paste mask) | annotation
                chance:float=1.0 # probability that something is pasted onto an image
               ) -> Batch: # `pasted` in every target, and `pasted_masks`
-    "Paste objects of the bank onto each image (SIM, section 3.3; supplement A). Boxes and classes follow; true masks too, where targets have some."
+    """Paste objects of the bank onto each image (SIM, section 3.3; supplement A). Boxes and classes follow; true masks too, where targets have some.
+    ValueError where the batch has pasted objects, or `tau_high` is below that of the bank."""
     _clean(batch)
     how = (share, most, shift, flip, scale, tau_high)
     drawn = [draw(bank, numpy_rng(*keys, 'paste', i), size, *how) if len(bank) and numpy_rng(*keys, 'whether', i).random() < chance else []

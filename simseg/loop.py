@@ -138,11 +138,12 @@ def mask_box_ratio(out:Output, batch:Batch) -> Tensor: # scalar
 # %% ../nbs/19f_loop.ipynb #0012
 IN_ANY_ORDER = dict(condinst=(), mask2former=('grid_sampler_2d_backward',)) # on CUDA, also with `deterministic`
 
-def keep_pages() -> bool: # False: this C library has no such switch
+def keep_pages() -> bool: # whether the C library took it
     "Lets glibc keep what is freed: else it gives blocks of megabytes back at every step, and the kernel maps and clears their pages anew."
     try: mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError): return False # macOS, musl, Windows
-    return all([mallopt(which, 2**31 - 1) for which in (-3, -1)]) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of mallopt(3)
+    # M_MMAP_THRESHOLD, of which older glibc takes 32 MiB at most, then M_TRIM_THRESHOLD (mallopt(3)); the second alone would be worse than none
+    return bool((mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)) and mallopt(-1, 2**31 - 1))
 
 def make_fabric(c:Config) -> Fabric:
     "Device, processes and precision. Under torchrun the ranks are found by themselves."

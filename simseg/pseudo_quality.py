@@ -57,12 +57,13 @@ def qualities(configs:list, # of `Config`, which differ in the correction alone:
     The network sees each image once, however many configurations. It is put in eval mode for it and then back. ValueError without true masks."""
     training, rows = model.training, [[] for _ in configs]
     model.eval()
-    for batch in batches:
-        seen, label, truth = model(batch), batch.flat()[1], mask_targets(batch)
-        found = torch.bincount(seen.positives.object, minlength=len(label)) > 0
-        if not found.any(): continue
-        for c, mine in zip(configs, rows): mine.append(judge(c, correct(c, seen, batch, prototypes), truth, found))
-    model.train(training)
+    try:
+        for batch in batches:
+            seen, label, truth = model(batch), batch.flat()[1], mask_targets(batch)
+            found = torch.bincount(seen.positives.object, minlength=len(label)) > 0
+            if not found.any(): continue
+            for c, mine in zip(configs, rows): mine.append(judge(c, correct(c, seen, batch, prototypes), truth, found))
+    finally: model.train(training)
     return [_means(mine) if mine else {} for mine in rows]
 
 def pseudo_quality(c:Config, model:nn.Module, prototypes:Prototypes, batches) -> dict:

@@ -26,7 +26,7 @@ except ImportError: fcntl = resource = None # not a POSIX system: no lock, no pe
 # %% ../nbs/19_runs.ipynb #0009
 def _fields(config): return plain(asdict(config) if is_dataclass(config) else dict(config))
 
-def _later(): return {f.name: plain(f.default) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
+def _later(): return {f.name: plain(f.metadata['before']) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
 
 def _hashed(config): # what identifies a run, beside data and seed; weights by the content of their file or folder
     later = _later()

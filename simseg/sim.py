@@ -59,7 +59,7 @@ def background_similarity(features:Tensor, prototypes:Prototypes) -> Tensor: # [
     return class_similarity(features, prototypes, image, row)[0] * known(prototypes, row)[:, None, None]
 
 def augment(c:Config, batch:Batch, memory:Memory, step:int, rank:int=0) -> Batch:
-    "The batch with pasted objects, which depend on seed, step and rank; the batch itself where the method does not paste. Errors of `copy_paste`."
+    "The batch with pasted objects, which depend on seed, step and rank; the batch itself where nothing is to be pasted. ValueErrors of `copy_paste`."
     if c.method != 'sim': return batch
     how = c.paste_share, c.paste_most, c.paste_shift, c.paste_flip, c.paste_scale, c.tau_high, c.paste_box, c.paste_chance
     return copy_paste(batch, memory.bank, (c.seed, step, rank), *how)
@@ -83,7 +83,7 @@ def correct(c:Config, seen:Output, # the teacher's, at the student's positives
 
 def losses(out:Output, # the student's
            view:View, batch:Batch) -> dict: # {'pseudo', 'paste'}, unweighted
-    "SIM, Eq. 8 and 9: pasted objects have the second, all others the first."
+    "SIM, Eq. 8 and 9: pasted objects have the second, all others the first. Every process must call it."
     return dict(pseudo=pseudo_loss(out, view.pseudo, batch.pasted()), paste=paste_loss(out, batch))
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def test_subset(tmp_path):
     assert done.returncode == 0, done.stderr
     assert read(dogs, 'train') == ([1, 3], [12, 32], ['dog']), 'images without a dog do not train'
     assert read(dogs, 'val') == ([5, 6], [52], ['dog']), 'and judge'
-    for name, value in (('3', 3), ('6', 6)): assert np.asarray(Image.open(dogs / 'images' / f'{name:0>12}.png')).max() == value
+    for split, i in (('train', 3), ('val', 6)): assert np.asarray(Image.open(dogs / 'images' / split / f'{i:012}.png')).max() == i
     assert len(data_sets(config('smoke', data=str(dogs))).train) == 2, 'a set that training takes'
     ids.write_text('{"train": [3], "val": [6]}')
     assert subset(coco, tmp_path / 'few', '--classes', 'dog', '--val', 'val', '--ids', ids).returncode == 0
@@ -54,4 +54,12 @@ def test_what_is_not_there(tmp_path):
     assert wrong.returncode == 1 and 'no category cow. It has cat, dog.' in wrong.stderr
     ids.write_text('{"train": [3, 99]}')
     wrong = subset(coco, tmp_path / 'out', '--ids', ids)
-    assert wrong.returncode == 1 and f'lacks 1 images of {ids}, first 99.' in wrong.stderr and not (tmp_path / 'out').exists()
+    assert wrong.returncode == 1 and f'1 images of {ids} are not there' in wrong.stderr and 'first 99.' in wrong.stderr
+    assert not (tmp_path / 'out').exists()
+    assert subset(coco, tmp_path / 'out', '--images', '1').returncode == 0
+    again = subset(coco, tmp_path / 'out', '--images', '2')
+    assert again.returncode == 1 and 'is not empty' in again.stderr and read(tmp_path / 'out', 'train')[0] == [1]
+    path = coco / 'annotations' / 'instances_train2017.json'
+    path.write_text(path.read_text().replace('"000000000002.png"', '"../../../000000000002.png"'))
+    wrong = subset(coco, tmp_path / 'away', '--images', '2')
+    assert wrong.returncode == 1 and 'leads out of the folder' in wrong.stderr

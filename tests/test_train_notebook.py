@@ -101,3 +101,14 @@ def test_every_parameter_of_the_method_is_in_the_notebook():
     assert set(method.split()) <= names <= {f.name for f in fields(Config)}
     passed, = (''.join(c['source']) for c in cells if 'parameters = (' in ''.join(c['source']))
     assert set(re.findall(r'\w+', ''.join(re.findall(r"'([^']*)'", passed.split('parameters = ')[1].split('.split')[0])))) | {'preset'} == names
+
+
+def test_papermill_sets_what_the_cell_does_not_name():
+    "Fields of `config` that papermill injects reach it; of several such cells, as after a second run in one kernel, the last counts."
+    cells = json.loads((ROOT / 'nbs/train.ipynb').read_text(encoding='utf-8'))['cells']
+    named, = (''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', []))
+    body, = (''.join(c['source']) for c in cells if 'parameters = (' in ''.join(c['source']))
+    space = {'In': ['', '# Parameters\ntypo = 1\n', named, '# Parameters\npreset = "smoke"\nhead_channels = 4\n']}
+    exec(named, space)
+    exec(space['In'][-1] + body, space)
+    assert (space['c'].preset, space['c'].head_channels) == ('smoke', 4)

@@ -122,7 +122,7 @@ def low_level(out:Output, batch:Batch,
               threshold:float=0.3, # colour similarity from which a pair counts, in [0,1]
               bottom:float=0 # rows of the image file, from below, without colour edges
              ) -> dict: # {'projection', 'pairwise'}, unweighted but for the ramp
-    "The low-level losses of SIM's Eq. 10 (BoxInst, Eq. 2)."
+    "The low-level losses of SIM's Eq. 10 (BoxInst, Eq. 2). Every process must call it (see `joint_mean`)."
     boxes, _, _ = batch.flat()
     similar, valid = colour_similarity(batch, bottom=bottom)
     box = box_masks(boxes, out.logits.shape[-2:])[out.positives.object]
@@ -131,7 +131,7 @@ def low_level(out:Output, batch:Batch,
 
 # %% ../../nbs/10_losses.box.ipynb #5be85a28
 def outside_loss(out:Output, batch:Batch) -> Tensor: # scalar; 0 for no positive
-    "Cross-entropy toward background at the image's pixels outside each positive's box (ours)."
+    "Cross-entropy toward background at the image's pixels outside each positive's box (ours). Every process must call it (see `joint_mean`)."
     outside = batch.valid()[out.positives.image, 2::4, 2::4] & ~box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]
     each = (F.softplus(out.logits.float()) * outside).flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
     return joint_mean(each)
@@ -151,11 +151,11 @@ def mask_targets(batch:Batch, stride:int=4) -> Tensor: # [N,h,w] bool
     return torch.cat(rows)
 
 def supervised(out:Output, batch:Batch) -> dict: # {'mask'}
-    "Dice against true masks, mean over positives (CondInst, section 3.4). ValueError where the batch has none."
+    "Dice against true masks, mean over positives (CondInst, section 3.4). ValueError where the batch has none. Every process must call it."
     return dict(mask=joint_mean(dice(out.logits.sigmoid(), mask_targets(batch)[out.positives.object])))
 
 # %% ../../nbs/10_losses.box.ipynb #xa02
 def filled_loss(out:Output, batch:Batch) -> Tensor: # scalar in [0,1]; 0 for no positive
-    "Dice of the masks toward their filled boxes, mean over positives (ours)."
+    "Dice of the masks toward their filled boxes, mean over positives (ours). Every process must call it (see `joint_mean`)."
     return joint_mean(dice(out.logits.sigmoid(), box_masks(batch.flat()[0], out.logits.shape[-2:])[out.positives.object]))
 

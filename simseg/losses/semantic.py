@@ -25,7 +25,7 @@ def class_regions(batch:Batch, box:Tensor, # [N,h,w] bool, filled boxes
 # %% ../../nbs/10b_losses.semantic.ipynb #0007
 def semantic_loss(logits:Tensor, # [B,C,h,w]
                   batch:Batch) -> Tensor: # scalar
-    "Auxiliary semantic loss from boxes alone (ours). With no object only the outside counts."
+    "Auxiliary semantic loss from boxes alone (ours). With no object only the outside counts. Every process must call it (see `joint_mean`)."
     boxes, label, image = batch.flat()
     box = box_masks(boxes, logits.shape[-2:])
     valid = batch.valid()[:, None, 2::4, 2::4]

@@ -132,14 +132,14 @@ def matches(costs:list # of each image [K,Q,n]
 def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of their images
                over:Tensor|None=None # [1] what the sums are divided by
               ) -> dict: # {'l1', 'giou'}
-    "Losses of the matched boxes, summed over outputs, over `over`; without it over the mean number of objects of a process."
+    "Losses of the matched boxes, summed over outputs, over `over`; without it over the mean number of objects of a process; then all must call it."
     count = (world_mean(on_device([float(len(boxes))], boxes.device)) if over is None else over)[0].clamp(min=1)
     found, wanted = said.boxes[pos.level, pos.image, pos.location], boxes[pos.object]
     l1 = (found - box_convert(wanted, 'xyxy', 'cxcywh')).abs().sum()
     return dict(l1=l1 / count, giou=giou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted).sum() / count)
 
 def class_loss(said:Said, pos:Positives, labels:Tensor) -> dict: # {'class'}
-    "Cross-entropy of all queries, at each output a weighted mean over all processes' queries, summed over outputs."
+    "Cross-entropy of all queries, at each output a weighted mean over all processes' queries, summed over outputs. Every process must call it."
     none = said.classes.shape[-1] - 1
     goal = torch.full(said.classes.shape[:-1], none, device=labels.device)
     goal[pos.level, pos.image, pos.location] = labels[pos.object]
