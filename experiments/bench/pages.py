@@ -56,6 +56,7 @@ def main():
     for name, keep in dict(plain=False, kept=True).items():
         here, there = start.Pipe()
         start.Process(target=work, args=(there, keep, args.preset, given, args.rounds), daemon=True).start()
+        there.close() # else this process would wait for a child that has died
         ways[name] = here
     made = [pipe.recv() for pipe in ways.values()][0]
     said = {name: [] for name in ways}
