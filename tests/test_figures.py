@@ -74,7 +74,7 @@ def test_without_training(smoke, tmp_path):
     own, = (r for r in tables['training_free'] if r['table'] == 'S1' and '(default)' in r['value'])
     assert [float(own[k]) for k in ('IoU', 'precision', 'recall')] == [round(recorded[k], 4) for k in ('iou_pseudo', 'precision', 'recall')]
     rows = {r['masks']: float(r['IoU']) for r in tables['positives']}
-    assert 0 < rows['worst'] <= rows['mean'] <= rows['best'] < 1 and rows['worst'] <= rows['best box'] <= rows['best']
+    assert 0 <= rows['worst'] <= rows['mean'] <= rows['best'] < 1 and rows['worst'] <= rows['best box'] <= rows['best'] and 0 < rows['best']
     (tmp_path / 'model.pt').write_bytes((run / 'model.pt').read_bytes())
     assert set(made('alone', tmp_path / 'model.pt')) == {'positives'}
 
