@@ -1,6 +1,6 @@
 """What `keep_pages` brings: a training step on a CPU with and without it. Two processes, since it is a switch of a whole process, that work in turn.
 
-python experiments/bench/pages.py [--preset small] [--rounds 8] [--out results/bench/cpu/pages.csv] [NAME=VALUE ...]
+python experiments/bench/pages.py [--preset small] [--rounds 8] [--out results/bench/cpu/pages.csv]
 
 A round is four steps of each on the same batches; two rounds warm up. Seconds are those that a process worked where torch has one thread, else the
 clock's.
@@ -20,11 +20,10 @@ from simseg.runs import provenance
 STEPS, WARM = 4, 2 # steps a round, rounds
 
 
-def work(pipe, keep, preset, given, rounds):
+def work(pipe, keep, preset, rounds):
     "One of the two processes: a round each time it is asked."
     if not keep: loop.keep_pages = lambda: False
-    c = config(preset)
-    c = config(preset, device='cpu', **{k: type(getattr(c, k))(v) for k, v in given.items()})
+    c = config(preset, device='cpu')
     fabric, data = loop.make_fabric(c), data_sets(c)
     state = loop.State(c, len(data.train.classes), fabric.device)
     state.step = c.steps // 2 # after the warm-up
@@ -49,13 +48,12 @@ def main():
     parser.add_argument('--preset', default='small')
     parser.add_argument('--rounds', type=int, default=8)
     parser.add_argument('--out', type=Path, help='a CSV file to write')
-    parser.add_argument('set', nargs='*', metavar='NAME=VALUE', help='more parameters')
     args = parser.parse_args()
     if not loop.keep_pages(): raise SystemExit('This C library has no mallopt: nothing to compare.')
-    given, start, ways = dict(pair.split('=', 1) for pair in args.set), multiprocessing.get_context('spawn'), {}
+    start, ways = multiprocessing.get_context('spawn'), {}
     for name, keep in dict(plain=False, kept=True).items():
         here, there = start.Pipe()
-        start.Process(target=work, args=(there, keep, args.preset, given, args.rounds), daemon=True).start()
+        start.Process(target=work, args=(there, keep, args.preset, args.rounds), daemon=True).start()
         there.close() # else this process would wait for a child that has died
         ways[name] = here
     made = [pipe.recv() for pipe in ways.values()][0]

@@ -22,8 +22,9 @@ def pseudo_masks(prob:Tensor, # [N,h,w] M
                  degenerate:str='learn' # learn | skip: whether masks that are empty or fill their box supervise
                 ) -> Pseudo:
     """Foreground above tau_high, background below tau_low and outside the box, nothing between (SIM, section 3.2.2; Table S2). M counts as 0
-    outside the box and for an object with no positive. ValueError at tau_low > tau_high."""
+    outside the box and for an object with no positive. ValueError at tau_low > tau_high, or where `degenerate` is neither."""
     if tau_low > tau_high: raise ValueError(f"tau_low {tau_low} is above tau_high {tau_high}.")
+    if degenerate not in ('learn', 'skip'): raise ValueError(f"degenerate {degenerate!r} is neither 'learn' nor 'skip'.")
     prob = torch.where(box & found[:, None, None], prob.float(), 0.)
     mask = (prob > tau_high) & box
     sure = mask | (prob < tau_low) | ~box
