@@ -23,10 +23,10 @@ STEPS, WARM = 4, 2 # steps a round, rounds
 def work(pipe, keep, preset, rounds):
     "One of the two processes: a round each time it is asked."
     if not keep: loop.keep_pages = lambda: False
-    c = config(preset, device='cpu')
+    c = config(preset, device='cpu', steps=max(config(preset).steps, 2 * STEPS * (rounds + WARM))) # all rounds are after the warm-up
     fabric, data = loop.make_fabric(c), data_sets(c)
     state = loop.State(c, len(data.train.classes), fabric.device)
-    state.step = c.steps // 2 # after the warm-up
+    state.step = c.steps // 2
     for net in (state.model, state.teacher and state.teacher.module): # a random network's masks are all one half: no pixel would be sure
         if hasattr(net, 'controller'): net.controller.weight.data *= 5
     model, optimizer = fabric.setup(state.model, state.optimizer)
