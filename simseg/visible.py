@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['span', 'visible_boxes', 'mask_boxes']
 
-# %% ../nbs/14b_visible.ipynb #eab0087e
+# %% ../nbs/14b_visible.ipynb #0002
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/14b_visible.ipynb #63880e90
+# %% ../nbs/14b_visible.ipynb #0004
 def span(seen:Tensor # [N,n] bool
         ) -> tuple: # [N] first True, [N] one past the last True; 0 and n for a row without any
     "Where each row begins and ends."
     seen = seen.byte()
     return seen.argmax(1), seen.shape[1] - seen.flip(1).argmax(1)
 
-# %% ../nbs/14b_visible.ipynb #6957ed7a
+# %% ../nbs/14b_visible.ipynb #0006
 def visible_boxes(boxes:Tensor, # [N,4] pixels
                   image:Tensor, # [N] int64
                   covered:Tensor # [B,H,W] bool
