@@ -114,7 +114,7 @@ class Config:
     score_threshold: float = F(0.05, 'class times centre-ness, FCOS; Mask2Former has none')
     nms_threshold: float = F(0.6, 'IoU, class by class, FCOS')
     detections: int = F(100, 'best an image, FCOS')
-    # bookkeeping: none of these changes a result, so none is in the hash of a run
+    # bookkeeping: how a run is carried out, not what it is, so not in its hash. They move rounding; of `devices` each has a bank of its own
     out: str = F('', "where runs are stored; '' = results/runs of the checkout, else of the working directory")
     warmups: str = F('', "folder of low-level warm-ups that runs share (`simseg.warmup`); '' = each run makes its own")
     device: str = F('auto', 'auto | cpu | cuda')
@@ -133,8 +133,8 @@ CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condins
                device=('auto', 'cpu', 'cuda'))
 
 # %% ../nbs/00b_config.ipynb #0019
-_small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, degenerate='skip', optimizer='adamw',
-                  lr=2e-3, backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
+_small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
+                  backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
 PRESETS = {
     'smoke': dict(_small_net, weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
                   channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
@@ -210,7 +210,8 @@ def _check(c):
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch', 'seed', 'data_seed'):
+                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch', 'seed', 'data_seed',
+                 'pairwise_weight', 'projection_weight', 'weight_decay', 'backbone_lr', 'warmup_factor', 'bottom_pixels'):
         if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
@@ -221,10 +222,11 @@ def _check(c):
         raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
     if c.head == 'mask2former' and c.channels % 32:
         raise ValueError(f"Parameter channels must be a multiple of 32 (group norm and 8 attention heads) with head='mask2former', got {c.channels}.")
-    if not 0 < c.jitter[0] <= c.jitter[-1] or len(c.jitter) != 2:
+    if len(c.jitter) != 2 or not 0 < c.jitter[0] <= c.jitter[1] < math.inf:
         raise ValueError(f"Parameter jitter wants the smallest and the largest scale, such as [0.1, 2.0], got {c.jitter}.")
-    if c.channels % min(32, max(c.channels // 4, 1)):
-        raise ValueError(f"Parameter channels must divide into group norm's {min(32, c.channels // 4)} groups, got {c.channels}.")
+    if c.channels < 4 or c.channels % min(32, c.channels // 4):
+        raise ValueError(f"Parameter channels must be at least 4 and divide into group norm's {min(32, max(c.channels // 4, 1))} groups, "
+                         f"got {c.channels}.")
     if not 0 <= c.freeze_at <= 5: raise ValueError(f"Parameter freeze_at must lie in 0..5, got {c.freeze_at}.")
     if not all(0 < m <= 1 for m in c.milestones):
         raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from .config import BOOKKEEPING, PRESETS, Config, preset_values
-from .runs import load_runs
+from .runs import UNREAD, load_runs
 
 # %% ../nbs/21_report.ipynb #0005
 MEASURES = ('mask_AP', 'mask_AP50', 'mask_AP75', 'mask_APs', 'mask_APm', 'mask_APl', 'box_AP')
@@ -28,6 +28,7 @@ def changes(row) -> str: # of a record, against its preset
     preset = vars(Config()) | (preset_values(row['preset'], row.get('head')) | dict(head=PRESETS[row['preset']].get('head', 'condinst'))
                                if row['preset'] in PRESETS else {})
     skip = {*BOOKKEEPING, *DATA, 'preset', 'method', 'seed', 'steps', 'batch_size', 'precision'}
+    skip |= {k for k, methods in UNREAD.items() if row['method'] in methods}
     if row['data'] == 'tangle': skip |= {'train_images', 'val_images'}
     listed = lambda v: list(v) if isinstance(v, tuple) else v
     found = {k: row[k] for k, v in preset.items() if k in row and k not in skip and listed(row[k]) != listed(v)}

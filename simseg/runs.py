@@ -16,7 +16,7 @@ from .config import BOOKKEEPING, Config
 from .files import load_checkpoint, plain, read_json, read_log, save_checkpoint, write_file, write_json
 
 # %% auto #0
-__all__ = ['PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
+__all__ = ['UNREAD', 'PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
            'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'tell', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
@@ -28,9 +28,12 @@ def _fields(config): return plain(asdict(config) if is_dataclass(config) else di
 
 def _later(): return {f.name: plain(f.metadata['before']) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
 
+UNREAD = dict(degenerate=('supervised', 'boxinst')) # fields that a method never reads: no part of its runs' identity
+
 def _hashed(config): # what identifies a run, beside data and seed; weights by the content of their file or folder
-    later = _later()
-    kept = {k: v for k, v in _fields(config).items() if k not in (*BOOKKEEPING, 'seed', 'data') and not (k in later and v == later[k])}
+    given, later = _fields(config), _later()
+    skip = {*BOOKKEEPING, 'seed', 'data', *(k for k, methods in UNREAD.items() if given.get('method') in methods)}
+    kept = {k: v for k, v in given.items() if k not in skip and not (k in later and v == later[k])}
     where = Path(str(kept.get('weights')))
     files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
     if files: kept['weights'] = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
