@@ -147,7 +147,7 @@ class Pseudo:
 # %% ../nbs/00_core.ipynb #0014
 def entropy(*keys) -> int: # 64 bits
     "One integer from a tuple of integers and names, the same on every machine."
-    words = [zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in keys]
+    words = [zlib.crc32(k.encode()) if isinstance(k, str) else int(k) % 2**64 for k in keys]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 def numpy_rng(*keys) -> np.random.Generator:

@@ -18,6 +18,7 @@ from torchvision.ops import box_iou # noqa: F401, for the caller
 from tqdm import tqdm
 
 from .core import Instances
+from .data.annotations import has_mask
 
 # %% auto #0
 __all__ = ['METRICS', 'mask_iou', 'mask_to_box_ratio', 'run_lengths', 'encode', 'to_coco', 'run_coco', 'metrics', 'class_table',
@@ -98,7 +99,7 @@ def _check_truth(truth:COCO) -> bool: # whether it has masks
     for a in annotations:
         for name in ('area', 'iscrowd', 'bbox'):
             if name not in a: raise ValueError(f"Ground truth: annotation {a.get('id')} has no {name!r}, which COCO's evaluation needs.")
-    bare = [a['id'] for a in annotations if not a.get('segmentation')]
+    bare = [a['id'] for a in annotations if not has_mask(a)]
     if bare and len(bare) < len(annotations): raise ValueError(f"Ground truth: annotation {bare[0]} has no segmentation, others have one.")
     return not bare
 

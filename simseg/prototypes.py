@@ -81,12 +81,13 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def assign(self,
-               z:Tensor, # [n,D] unit
+               z:Tensor, # [n,D] unit; a vector of zeros takes no part
                label:Tensor # [n] int64
               ) -> Tensor: # [n] int64 in 0..L-1
         "The prototype of each pixel, by arg max of the transport plan (SIM, Eq. 3). Collective: every process calls it."
         scores = torch.stack([(z.float() * p[label]).sum(1) for p in self.vectors.unbind(1)], 1)
-        return (_log_plan(scores, label, len(self.vectors), self.epsilon, self.iterations) + 1e-3 * scores).argmax(1)
+        c = len(self.vectors); own = torch.where(z.any(1), label, c) # zeros: a class of their own, or they would fill the others' prototypes
+        return (_log_plan(scores, own, c + 1, self.epsilon, self.iterations) + 1e-3 * scores).argmax(1)
 
     @torch.no_grad()
     def update(self,

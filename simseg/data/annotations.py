@@ -13,8 +13,8 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'mask_fault',
-           'decode_masks', 'Faults', 'categories', 'load']
+__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'has_mask',
+           'mask_fault', 'decode_masks', 'Faults', 'categories', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
 JSONS = ('annotations/instances_{s}2017.json', 'annotations/instances_{s}.json', 'annotations/{s}.json', '{s}/_annotations.coco.json',
@@ -77,6 +77,11 @@ def whole(value) -> int|None:
 def is_text(value) -> bool:
     "Text that can be written to a file or a screen: no half of a surrogate pair?"
     return isinstance(value, str) and not any('\ud800' <= ch <= '\udfff' for ch in value)
+
+def has_mask(row:dict) -> bool: # an annotation of the json
+    "Whether it has a segmentation: [] and [[]] are none."
+    seg = row.get('segmentation')
+    return any(seg) if isinstance(seg, list) else bool(seg)
 
 def mask_fault(seg, # `segmentation` of the json
                size:tuple # (H, W) of its image

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from ..core import Instances, entropy
-from .annotations import Faults, decode_masks, find_split, load, mask_fault, whole
+from .annotations import Faults, decode_masks, find_split, has_mask, load, mask_fault, whole
 
 # %% auto #0
 __all__ = ['read_image', 'hold_out', 'CocoSet', 'read', 'ground_truth', 'content_hash']
@@ -29,6 +29,10 @@ def _rgb(img, path): # Pillow image of any mode -> RGB
         img = Image.fromarray((wide >> 8).astype(np.uint8))
     return img.convert('RGB')
 
+def _turned(img): # as its EXIF note says; a note that cannot be read says nothing
+    try: return ImageOps.exif_transpose(img) if img.getexif().get(0x0112, 1) != 1 else img
+    except (OSError, SyntaxError, EOFError, ValueError, TypeError, KeyError, struct.error): return img
+
 def read_image(path:str|Path,
                size:tuple|None=None, # (H, W) that the json states; None: as stored
                upright:bool=False # turn it by its EXIF note, as it is meant to be seen; then no `size`
@@ -39,15 +43,14 @@ def read_image(path:str|Path,
     try:
         with Image.open(path) as img:
             img.load(); stored = img.height, img.width
-            if upright: img = ImageOps.exif_transpose(img)
-            if size is not None and stored != tuple(size):
-                img = ImageOps.exif_transpose(img)
-                if (img.height, img.width) != tuple(size):
-                    raise ValueError(f"{path}: the image is {stored[1]}x{stored[0]} (width x height), its json entry says "
-                                     f"{size[1]}x{size[0]}; correct `width` and `height` or restore the file")
-            return torch.from_numpy(np.array(_rgb(img, path))).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as e:
+            turned = _turned(img) if upright or size is not None else img
+    except (OSError, SyntaxError, EOFError, ValueError, struct.error, Image.DecompressionBombError) as e: # a ValueError: Pillow's own
         raise ValueError(f"{path}: not readable as an image ({e}); replace the file or leave it out") from e
+    if size is not None and (turned.height, turned.width) != tuple(size):
+        if stored != tuple(size): raise ValueError(f"{path}: the image is {stored[1]}x{stored[0]} (width x height), its json entry says "
+                                                   f"{size[1]}x{size[0]}; correct `width` and `height` or restore the file")
+        turned = img
+    return torch.from_numpy(np.array(_rgb(turned, path))).permute(2, 0, 1).contiguous()
 
 # %% ../../nbs/03b_data.coco.ipynb #0010
 def hold_out(ids:list, # image ids, or a `CocoSet`
@@ -96,14 +99,14 @@ class CocoSet:
 def _clip(xywh, sizes, faults): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, valid [M], clipped [M]
     raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
     limit = sizes[:, [1, 0, 1, 0]]
-    boxes = np.clip(raw, 0, limit)
+    boxes = np.clip(raw, 0, limit).astype(np.float32) # before the look at what is left: float32 may hold no difference
     valid = (xywh[:, 2:] > 0).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     far = (raw[:, 2:] > 1.1 * limit[:, 2:]).any(1).sum()
     if far > 3 and 4 * far > len(raw): faults.add('bbox must be x, y, width, height (these look like corners x0, y0, x1, y1)',
                                                   f'{far} of {len(raw)} boxes reach far beyond their image')
     if len(raw) > 3 and xywh.max() <= 1 and sizes.min() > 2: faults.add('bbox must be in pixels (these look like shares of the image)',
                                                                        f'no value in {len(raw)} boxes is above 1')
-    return boxes.astype(np.float32), valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
+    return boxes, valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
 
 def _file_size(folder, name, faults): # bytes; 0 where there is none. faults: `Faults`, or a dict {name: why}
     def fault(what):
@@ -148,7 +151,7 @@ def read(root:str|Path, # folder of the data set
     for row, image, category, crowd in rows:
         if image not in position: continue
         extent = row['bbox'][2] > 0 and row['bbox'][3] > 0
-        crowds, no_mask = crowds + crowd, no_mask + (extent and not row.get('segmentation'))
+        crowds, no_mask = crowds + crowd, no_mask + (extent and not has_mask(row))
         if crowd: continue
         if masks and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
             faults.add('annotation: `segmentation` is not good (mend it, or train from boxes, which needs none)', f"annotation {row['id']}: {fault}")

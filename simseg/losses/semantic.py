@@ -30,5 +30,5 @@ def semantic_loss(logits:Tensor, # [B,C,h,w]
     box = box_masks(boxes, logits.shape[-2:])
     valid = batch.valid()[:, None, 2::4, 2::4]
     x = logits.float()
-    outside = (F.softplus(x) * (valid & ~class_regions(batch, box, x.shape[1]))).sum() / valid.sum()
+    outside = (F.softplus(x) * (valid & ~class_regions(batch, box, x.shape[1]))).sum() / valid.sum().clamp(min=1)
     return outside + projection_loss(x[image, label].masked_fill(~box, -20.), box)

@@ -72,6 +72,7 @@ def _freeze(net, steps, stages): # parameters of the first `stages` stages, in t
         found = found or inside
         if name: names.append(name)
     owner = set(names)
+    if not found: raise ValueError(f"freeze_at={stages}: this network has no module {last[-1]!r}, by which timm names its stage. Set freeze_at=0.")
     frozen = [p for n, p in net.named_parameters() if n.rpartition('.')[0] in owner]
     for p in frozen: p.requires_grad_(False)
     return len(frozen)
@@ -100,7 +101,7 @@ class Trunk(nn.Module):
         if self.bgr: self.pixels_as(BGR_MEAN, (1.,)*3, 1)
         else:
             cfg = timm.get_pretrained_cfg(name)
-            self.pixels_as(*(((127/255,)*3, (128/255,)*3) if weights == 'package' else (cfg.mean, cfg.std) if cfg else IMAGENET))
+            self.pixels_as(*(((127/255,)*3, (128/255,)*3) if name in PACKAGED else (cfg.mean, cfg.std) if cfg else IMAGENET))
 
     def pixels_as(self, mean:tuple, std:tuple, white:float=255): # of channels in 0..1, or in 0..255 with white=1
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) * white, persistent=False)

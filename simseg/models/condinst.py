@@ -23,7 +23,7 @@ from ..weight_files import read_tensors
 def aligned_bilinear(x:Tensor, # [B,C,h,w]
                      factor:int # 1 or more
                     ) -> Tensor: # [B,C,h*factor,w*factor]
-    "Bilinear upsampling that keeps the points which cells look from (AdelaiDet)."
+    "Bilinear upsampling in which input j is output factor * j + factor // 2: where outputs are pixels, the one a cell looks from (AdelaiDet)."
     if factor == 1: return x
     h, w = x.shape[-2:]
     x = F.pad(x, (0, 1, 0, 1), mode='replicate')

@@ -122,6 +122,7 @@ class Mask2Former(nn.Module):
         order = score.argsort(descending=True, stable=True)
         order = order[score[order] > score_threshold]
         boxes = torch.minimum(said.corners(pos).clamp(min=0), on_device([w, h, w, h], score.device, score.dtype))
+        order = order[(boxes[order, 2:] > boxes[order, :2]).all(1)] # of a box in the padding nothing is left
         return Detections(boxes[order], label[order], score[order], query[order], pos.level[order]), logits[order]
 
 # %% ../../nbs/08_models.mask2former.ipynb #0007
