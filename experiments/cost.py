@@ -15,6 +15,7 @@ from simseg.data.loader import loader
 from simseg.recipe import data_sets
 from simseg.runs import provenance
 from simseg.loop import State, make_fabric, train_step
+from simseg.training import parse
 
 METHODS = dict(supervised=dict(method='supervised'), boxinst=dict(method='boxinst'), pseudo=dict(method='pseudo'), sim=dict(method='sim'))
 METHODS['sim+semantic'] = dict(method='sim', semantic_loss=.1, similarity='contrast')
@@ -27,7 +28,7 @@ parser.add_argument('set', nargs='*', metavar='NAME=VALUE', help='more parameter
 args = parser.parse_args()
 
 given = dict(pair.split('=', 1) for pair in args.set)
-c = config(args.preset, method='supervised', **{k: type(getattr(config(args.preset), k))(v) for k, v in given.items()})
+c = parse(['--preset', args.preset, '--method', 'supervised', *(word for k, v in given.items() for word in (f'--{k}', *v.split()))])
 fabric, data = make_fabric(c), data_sets(c)
 batches = [b.to(fabric.device) for b in loader(data.train, c.sizes, c.max_size, c.flip, c.batch_size, args.repeats + 3, c.seed)]
 wait = torch.cuda.synchronize if fabric.device.type == 'cuda' else lambda: None

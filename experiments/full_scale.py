@@ -34,12 +34,14 @@ def steps_of(preset, data, number, images, given) -> dict:
     from simseg.loop import State, make_fabric, train_step
     from simseg.recipe import data_sets, resolved
     from simseg.runs import peak_memory, provenance
+    from simseg.training import parse
     backbone = config(preset).backbone
     with tempfile.TemporaryDirectory() as folder: # random weights in a file: such are frozen as loaded ones are
         path = Path(folder) / 'random.pt'
         swin = dict(strict_img_size=False) if backbone.startswith('swin') else {}
         torch.save(timm.create_model(backbone, features_only=True, **swin).state_dict(), path)
-        c = resolved(config(preset, data=str(data), weights=str(path), batch_size=images, accumulate=images, **given))
+        words = dict(preset=preset, data=data, weights=path, batch_size=images, accumulate=images) | given
+        c = resolved(parse([w for k, v in words.items() for w in (f'--{k}', *(v.split() if k in given else [str(v)]))]))
         fabric, sets = make_fabric(c), data_sets(c)
         state = State(c, len(sets.train.classes), fabric.device)
     for net in (state.model, state.teacher.module): # a random network's masks are all one half: no pixel would be sure
