@@ -52,6 +52,7 @@ report: $(TEST) ## renew every table from results/runs: the README's, results/RE
 	$(BIN)/python -m simseg.report
 	$(BIN)/python -m simseg.tables $(notdir $(wildcard results/tables/*)) --readme README.md --figure results/figures/tables.png >/dev/null
 	$(BIN)/python experiments/one_knob.py >/dev/null
+	$(BIN)/python experiments/mechanism.py >/dev/null
 
 figures: $(RUN) ## draw figures S1-S4 in results/figures; without weights trains BoxInst and SIM first (some 15 minutes on two cores)
 	@mkdir -p results/figures/local

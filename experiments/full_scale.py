@@ -80,6 +80,7 @@ if __name__ == '__main__':
         print('ROW', json.dumps(steps_of(args.presets[0], args.data, args.steps, args.images, given)))
         sys.exit()
     rows = []
+    if args.out: args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         data = laid_out(args.data, Path(folder) / 'coco')
         for preset in args.presets:

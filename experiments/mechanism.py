@@ -1,7 +1,7 @@
 """Where do semantics help? From recorded runs over tangle's knobs to one figure.
 
 First the runs, some six hours on two cores:
-    python experiments/gain.py tangle-quick --rows boxinst sim sim+semantic --seeds 0 --camouflage 0 .5 1 --overlap 0 .5 1
+    python experiments/gain.py tangle-quick --rows boxinst sim sim+semantic --seeds 0 --camouflage 0 .5 1 --overlap 0 .5 1 --set degenerate=skip
 Then the figure and its numbers, from the records alone:
     python experiments/mechanism.py [--runs results/runs] [--out results/figures/mechanism]
 
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from simseg.config import config
 from simseg.report import changes
-from simseg.runs import load_runs
+from simseg.runs import UNREAD, load_runs
 
 STAGES = {'iou_box': 'the box', 'iou_semantic': 'M_S alone', 'iou_instance': 'M_I alone', 'iou': 'both: M'}
 AUC = 'pseudo.separation'
@@ -27,13 +27,16 @@ parser.add_argument('--runs', type=Path, default=Path('results/runs'))
 parser.add_argument('--out', type=Path, default=Path('results/figures/mechanism'))
 parser.add_argument('--preset', default='quick')
 parser.add_argument('--steps', type=int, default=800)
+parser.add_argument('--degenerate', default='skip', help='the rule of the runs that are shown: skip, as recorded, or learn')
 args = parser.parse_args()
 
 runs = load_runs(args.runs)
 wanted = dict(data='tangle', preset=args.preset, steps=args.steps, data_seed=0)
-runs = runs[(runs[list(wanted)] == pd.Series(wanted)).all(axis=1) & ((runs['warmup_share'] - 1/9).abs() < 1e-6)].copy() # the paper's warm-up
+runs = runs[(runs[list(wanted)] == pd.Series(wanted)).all(axis=1) & ((runs['warmup_share'] - 1/9).abs() < 1e-6)] # the paper's warm-up
+runs = runs[(runs['degenerate'] == args.degenerate) | runs['method'].isin(UNREAD['degenerate'])].copy() # the others know no such rule
 ours = 'similarity contrast, semantic_loss 0.1' # as in gain.py; whatever else was changed has no place here
-besides = runs.assign(warmup_share=config(args.preset).warmup_share).apply(changes, axis=1)
+usual = config(args.preset)
+besides = runs.assign(warmup_share=usual.warmup_share, degenerate=usual.degenerate).apply(changes, axis=1)
 runs = runs[besides.isin(['–', ours])]
 runs['row'] = runs['method'] + besides.map({ours: '+semantic', '–': ''})
 stages = [k for k in (*(f'pseudo.{k}' for k in STAGES), AUC) if k in runs]

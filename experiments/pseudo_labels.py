@@ -39,6 +39,7 @@ def main():
     p.add_argument('--out', type=Path, required=True)
     args = p.parse_args()
     here, rows = provenance(0), []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     for split in args.splits:
         dataset = read(args.data, split, masks=True)
         for folder in args.runs:

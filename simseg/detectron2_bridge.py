@@ -132,7 +132,7 @@ def catalogued(data:CocoSet) -> list: # a dict an image
 def _judged(data): # whether COCO's evaluation can read the json of a set as it is
     _, photos, rows = load(data.coco_json, faults := Faults(data.coco_json))
     faults.stop()
-    return len(photos) == len(data) and all(r[0].get('area') is not None and 'iscrowd' in r[0] for r in rows)
+    return len(photos) == len(data) and all(r[0].get('area') is not None and 'iscrowd' in r[0] and r[0]['id'] for r in rows) # id 0 is never found
 
 def register_set(name:str, data:CocoSet):
     "Put a set into Detectron2's catalogs; one that is there under this name is replaced."

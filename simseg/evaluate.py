@@ -99,6 +99,7 @@ def _check_truth(truth:COCO) -> bool: # whether it has masks
     for a in annotations:
         for name in ('area', 'iscrowd', 'bbox'):
             if name not in a: raise ValueError(f"Ground truth: annotation {a.get('id')} has no {name!r}, which COCO's evaluation needs.")
+        if a['id'] == 0: raise ValueError("Ground truth: COCO's evaluation takes a match with the annotation of id 0 for none. Number them from 1.")
     bare = [a['id'] for a in annotations if not has_mask(a)]
     if bare and len(bare) < len(annotations): raise ValueError(f"Ground truth: annotation {bare[0]} has no segmentation, others have one.")
     return not bare

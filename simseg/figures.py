@@ -212,10 +212,11 @@ def figure_s3(boxinst:Trained, sim:Trained, seed:int=0, rows:int=3, # of each ha
               images=None, # positions in the evaluated set, in place of those drawn
               score:float=.4, pool:int=200 # first so many evaluated images to choose from
              ) -> tuple: # Picture, caption
-    "BoxInst (red) beside SIM (blue): where they differ most, and at random."
+    "BoxInst (red) beside SIM (blue): where they differ most, and at random. ValueError where an image of `images` has no true object."
     n = min(pool, len(sim.data.val))
     seen = predicted([boxinst, sim], range(n) if not images else sorted({*range(n), *images}), score)
     drawn = list(images or numpy_rng(seed, 'figure').permutation(sorted(seen))[:2 * rows])
+    if lost := [i for i in drawn if i not in seen]: raise ValueError(f"images: {lost} of {sim.data.name} have no true object to compare with.")
     halves = [most_different({i: s for i, s in seen.items() if i < n}, 2 * rows), drawn]
     names, parts = ('truth', NAMES[boxinst.c.method], NAMES[sim.c.method]), [math.ceil(len(h) / 2) for h in halves]
     figure, axes = sheet(sum(parts), 6, usual([seen[i].truth.size for h in halves for i in h]), gaps=(3,), title=.5, line=.14)

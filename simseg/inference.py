@@ -54,8 +54,8 @@ def predict(model, # a network with `predict`
     "What the network finds in a batch. The model is put in eval mode for it and then back."
     training = model.training
     model.eval()
-    found = model.predict(batch, score_threshold, nms_threshold, limit)
-    model.train(training)
+    try: found = model.predict(batch, score_threshold, nms_threshold, limit)
+    finally: model.train(training)
     out = []
     for (d, logits), t in zip(found, batch.targets):
         (h, w), (oh, ow) = t.size, t.orig_size

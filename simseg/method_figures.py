@@ -54,7 +54,7 @@ def entry_masks(entry:Entry, size:tuple # (H, W) of its image
     return masks
 
 def paste(c:Config, target:Shot, source:Shot, *keys) -> tuple: # Batch with x_paste; [K] bool, the source's objects that were taken
-    "One pasted image, as `augment` makes it. What is drawn depends on `keys`."
+    "One pasted image, as `augment` makes it where `paste_chance` lets it. What is drawn depends on `keys`."
     bank = Bank(1)
     bank.entries.append(source.entry)
     how = c.paste_share, c.paste_most, c.paste_shift, c.paste_flip, c.paste_scale, c.tau_high

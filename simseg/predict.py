@@ -32,7 +32,7 @@ __all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'place', 'common_folder', 'ov
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 
 def _below(folder, skip): # image files in and below a folder
-    return [p for p in sorted(folder.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file() and skip not in p.absolute().parents]
+    return [p for p in sorted(folder.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file() and skip not in place(p).parents]
 
 def find_images(given:list, # files, folders, globs
                 skip:Path # folder to leave out: where results are written
@@ -41,7 +41,7 @@ def find_images(given:list, # files, folders, globs
     files, faults = [], {}
     for one in map(str, given):
         matches = [one] if os.path.exists(one) else sorted(glob.glob(os.path.expanduser(one), recursive=True))
-        found = [p for m in map(Path, matches) for p in (_below(m, skip.absolute()) if m.is_dir() else [m])]
+        found = [p for m in map(Path, matches) for p in (_below(m, Path(os.path.realpath(skip))) if m.is_dir() else [m])]
         if not found: faults[one] = 'no image in this folder' if matches else 'no such file, and no file matches it as a pattern'
         files += found
     once = {}
@@ -87,7 +87,7 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                   overlays:bool=True, progress:bool=True,
                   journal:Journal|None=None # has what was done before
                  ) -> tuple: # COCO form, {file: fault}, whether it was interrupted
-    "Masks for every file that can be read."
+    "Masks for every file that can be read. OSError where `out` cannot be written."
     journal = journal or Journal(os.devnull, {})
     root, images, rows, faults = common_folder(files), [], [], {}
     limits = dict(score_threshold=score**2, nms_threshold=c.nms_threshold, limit=c.detections) # a score is the root of what has the threshold
@@ -103,6 +103,7 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
                 if fresh := kept is None:
                     image = read_image(path, upright=True)
                     found = replace(predict_image(model, image, c.test_size, c.max_size, **limits), image_id=n)
+                    found = found[found.scores >= score] # Mask2Former's threshold is on the score itself
                     if overlays: write_overlay(drawn, image, found, classes)
                     kept = [*image.shape[1:]], rows_of(found, category_ids), stamp(drawn) if overlays else None
             except (ValueError, OSError, RuntimeError, MemoryError) as e:

@@ -57,7 +57,11 @@ def labeller(path:Path, # folder of a run, model.pt or .safetensors
     return Labeller(model, memory.prototypes, c, classes)
 
 def relabel(dataset:CocoSet, classes:list) -> np.ndarray: # [C] the network's index of each class of the set
-    "By name. ValueError names the classes that the network lacks."
+    "By name, or by place where the lists are the same. ValueError names the classes that the network lacks, or has twice."
+    if list(dataset.classes) == list(classes): return np.arange(len(classes))
+    twice = sorted({n for names in (dataset.classes, classes) for n in names if names.count(n) > 1})
+    if twice: raise ValueError(f"{dataset.coco_json}: two classes are called {twice[0]!r}, here or in the checkpoint, and which is which is not "
+                               "known. Rename one.")
     lacking = [n for n in dataset.classes if n not in classes]
     if lacking: raise ValueError(f"{dataset.coco_json}: the checkpoint does not know {lacking}; it knows {classes}. "
                                  "Rename the categories or train on them.")
@@ -127,7 +131,7 @@ def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are com
               threshold:float=0.5, progress:bool=True,
               journal:Journal|None=None # has what was done before
              ) -> tuple: # COCO form, {file: fault}, rows of dict(id, class, how, score, iou, iou_box), whether it was interrupted
-    "Masks for all boxes of a set; iou and iou_box only with true masks. Ctrl-C ends it; what is done is kept."
+    "Masks for all boxes of a set; iou and iou_box only with true masks. Ctrl-C ends it; what is done is kept. ValueErrors of `relabel`."
     journal = journal or Journal(os.devnull, {})
     labels, images, annotations, faults, table, stopped = relabel(dataset, l.classes), [], crowds(dataset), {}, [], False
     bare = replace(dataset, segmentations=None)

@@ -28,15 +28,19 @@ def _fields(config): return plain(asdict(config) if is_dataclass(config) else di
 
 def _later(): return {f.name: plain(f.metadata['before']) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
 
+def _digest(weights): # of the content of a file or folder of weights, or as a record has it; None: they are no file
+    if told := re.fullmatch(r'sha256:([0-9a-f]{12}) .*', str(weights)): return told[1]
+    where = Path(str(weights))
+    files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
+    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12] if files else None
+
 UNREAD = dict(degenerate=('supervised', 'boxinst')) # fields that a method never reads: no part of its runs' identity
 
 def _hashed(config): # what identifies a run, beside data and seed; weights by the content of their file or folder
     given, later = _fields(config), _later()
     skip = {*BOOKKEEPING, 'seed', 'data', *(k for k, methods in UNREAD.items() if given.get('method') in methods)}
     kept = {k: v for k, v in given.items() if k not in skip and not (k in later and v == later[k])}
-    where = Path(str(kept.get('weights')))
-    files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
-    if files: kept['weights'] = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
+    if digest := _digest(kept.get('weights')): kept['weights'] = digest
     return kept
 
 def run_key(config # `Config`, or the dict of one
@@ -173,6 +177,7 @@ class Run:
         self._provenance |= kept | (dict(used=used) if used else {})
         self._write_provenance()
         record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
+        if digest := _digest(config['weights']): record['weights'] = f"sha256:{digest} {Path(config['weights']).name}"
         write_json(self.folder/'config.json', record)
         return state
 
@@ -252,7 +257,7 @@ def stop_after_step(alone:bool=True # one process. Of several each hears it, som
 
 # %% ../nbs/19_runs.ipynb #0038
 def load_runs(root='results/runs') -> pd.DataFrame:
-    "Every finished run under `root`, in the order of its folders; unfinished ones are left out. ValueError names a file that is no JSON."
+    "Every finished run under `root`, in the order of its folders; unfinished ones are left out. An error names a file that is no JSON or not there."
     rows = []
     for path in sorted(Path(root).glob('*/s*/metrics.json')):
         folder = path.parent

@@ -80,7 +80,7 @@ class Label(Text):
     "A label at the one of 17 places at `box` (x0, y0, x1, y1 in the axes' units) that hides least of the `Label`s before it, whole."
     def __init__(self, text:str, box, face:np.ndarray, fontsize:float=6):
         ink, ground = 'black' if face @ (.299, .587, .114) > .5 else 'white', dict(facecolor=face, edgecolor='none', pad=.8, alpha=.85)
-        super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground)
+        super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground, parse_math=False)
         self.box, self.seen = box, None # seen: [4] where it was drawn last, pixels of the figure from the lower left
 
     def draw(self, renderer):

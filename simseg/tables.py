@@ -17,7 +17,7 @@ from .files import read_json
 from .recipe import resolved
 from .report import between, markdown
 from .runs import load_runs, run_key
-from .sweep import MEASURES, Setting, Table, jobs, progress, read_setting, read_table, row_config
+from .sweep import MEASURES, Setting, Table, data_key, jobs, progress, read_setting, read_table, row_config
 
 # %% auto #0
 __all__ = ['BLOCKS', 'within', 'found_runs', 'collect', 'paired', 'summarise', 'ran', 'as_text', 'curve', 'build', 'losses_block',
@@ -31,22 +31,32 @@ def within(table:Table, setting:Setting) -> Table:
     return replace(table, rows=tuple(once.values()))
 
 def found_runs(runs:pd.DataFrame # of `load_runs`
-              ) -> dict: # {(key, name of the data, seed): row of `runs`}
+              ) -> dict: # {(key, name of the data, seed): {hash of the data: row of `runs`}}
     "Finished runs by what identifies them."
-    return {(run_key(read_json(Path(r['folder'])/'config.json')), r['data'], r['seed']): r for _, r in runs.iterrows()}
+    out = {}
+    for _, r in runs.iterrows():
+        key = run_key(read_json(Path(r['folder'])/'config.json')), r['data'], r['seed']
+        out.setdefault(key, {})[str(r.get('provenance.data_hash'))] = r
+    return out
 
 def collect(table:Table, setting:Setting, runs:pd.DataFrame,
             also:tuple=() # more columns of `runs`
            ) -> pd.DataFrame: # a line each row and seed; NaN where there is no record
     """Measures of all runs of a table, with where they come from. Where other rows have run, the default has the seeds that one of them has: its mean
-    stands beside theirs, and seeds differ."""
-    found, lines = found_runs(runs), []
+    stands beside theirs, and seeds differ. ValueError where records are of several versions of the data."""
+    found, lines, versions = found_runs(runs), [], {}
     for i, row in enumerate(table.rows):
         for seed in table.seeds:
-            run = found.get((run_key(resolved(row_config(setting, row, seed))), setting.data, seed), {})
+            c = resolved(row_config(setting, row, seed))
+            each = found.get((run_key(c), setting.data, seed), {})
+            versions.setdefault(data_key(c)[1:], set()).update(each) # masks or none, the images are the same
+            run = next(iter(each.values()), {})
             line = dict(row=i, seed=seed) | {m: run.get(f'mask_{m}', np.nan) for m in MEASURES} | {'box AP': run.get('box_AP', np.nan)}
             lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')}
                          | {k: run.get(k, np.nan) for k in also})
+    mixed = next((sorted(map(str, v)) for v in versions.values() if len(v) > 1), None)
+    if mixed: raise ValueError(f"Table {table.name} of {setting.name}: the records are of several versions of {setting.data!r}, by their hashes "
+                               f"{', '.join(mixed)} (provenance.json). Keep those of one.")
     lines = pd.DataFrame(lines)
     others = set(lines.seed[lines['AP'].notna() & ~lines['row'].map(lambda i: table.rows[i].default)])
     if others: lines.loc[~lines.seed.isin(others), list(lines.columns[2:])] = None

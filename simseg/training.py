@@ -201,7 +201,7 @@ def parse(args:list|None=None) -> Config:
         if f.name == 'preset': continue
         kind, many = type(f.default), isinstance(f.default, tuple)
         p.add_argument(f'--{f.name}', type=type(f.default[0]) if many else str if kind is bool else kind, nargs='+' if many else None,
-                       help=f"{f.metadata['source']} (paper: {f.default})".replace('%', '%%'))
+                       help=f"{f.metadata['source']} (default: {f.default}, or the preset's)".replace('%', '%%'))
     given = vars(p.parse_args([_underscored(word) for word in (sys.argv[1:] if args is None else args)]))
     try: return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     except ValueError as e: p.error(str(e))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.parsers import expat
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,9 +30,10 @@ def _number(node, name, path):
 def voc_file(path:Path) -> tuple: # (file name, H, W), [(class, [x, y, w, h], difficult)]
     "One annotation file of PASCAL VOC. ValueError names the file and the field."
     text = path.read_bytes()
-    if b'<!DOCTYPE' in text or b'<!ENTITY' in text: raise ValueError(f"{path}: declares a document type, which VOC files do not; not read")
-    try: tree = ElementTree.fromstring(text)
-    except ElementTree.ParseError as e: raise ValueError(f"{path}: not readable as XML ({e})") from e
+    def refuse(*_): raise ValueError(f"{path}: declares a document type, which VOC files do not; not read")
+    first = expat.ParserCreate(); first.StartDoctypeDeclHandler = refuse # before anything of it is expanded, in any encoding
+    try: first.Parse(text, True); tree = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, expat.ExpatError) as e: raise ValueError(f"{path}: not readable as XML ({e})") from e
     name, size = (tree.findtext('filename') or '').strip(), tree.find('size')
     if not name or Path(name).name != name: raise ValueError(f"{path}: <filename> = {name[:60]!r} must be the name of a file, without a folder")
     if size is None: raise ValueError(f"{path}: no <size>")

@@ -321,6 +321,12 @@ def test_one_knob_comes_from_the_records(tmp_path, records):
         assert (tmp_path / made).read_bytes() == (ROOT / 'results' / kept).read_bytes(), 'run `make report`'
 
 
+def test_mechanism_comes_from_the_records(tmp_path, records):
+    done = python(['experiments/mechanism.py', '--runs', records, '--out', tmp_path / 'mechanism'])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'mechanism.csv').read_bytes() == (ROOT / 'results/figures/mechanism.csv').read_bytes(), 'run `make report`'
+
+
 def slugs(text): # of the headings, as GitHub makes them
     prose = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
     return {re.sub(r'[^\w\- ]', '', h.lower()).replace(' ', '-') for h in re.findall(r'^#+ (.*)$', prose, re.M)}
