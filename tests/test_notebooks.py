@@ -1,4 +1,5 @@
-"Every notebook runs from top to bottom by nbdev's own runner, each in a process of its own, and is not changed by it."
+"""Every notebook runs from top to bottom by nbdev's own runner, each in a process of its own, and is not changed by it. fastcore's comparisons
+broadcast, and cut the longer of two lists: here both sides must have one shape."""
 import json
 
 import pytest
@@ -8,8 +9,22 @@ TIMEOUT = 900 # seconds for one notebook
 RUN = """
 import sys, json
 from pathlib import Path
+import fastcore.test
 from nbdev.config import get_config
 from nbdev.test import test_nb
+
+def shape(x):
+    own = getattr(x, 'shape', None)
+    return own if isinstance(own, tuple) else (len(x),) if isinstance(x, (list, tuple)) else None
+def strict(compare):
+    def compare_alike(a, b, *more, **how):
+        ours, theirs = shape(a), shape(b)
+        if ours and theirs: # neither is a number
+            n = 1 if isinstance(a, (list, tuple)) or isinstance(b, (list, tuple)) else None # of a list the length alone
+            assert ours[:n] == theirs[:n], f'alike only by broadcasting: shapes {ours} and {theirs}'
+        return compare(a, b, *more, **how)
+    return compare_alike
+for name in ('test_eq', 'test_close'): setattr(fastcore.test, name, strict(getattr(fastcore.test, name)))
 skip, force = get_config().tst_flags.split(), json.loads(sys.argv[2])
 passed, seconds = test_nb(Path(sys.argv[1]), skip_flags=skip, force_flags=force, basepath=get_config().config_path)
 print(f'{seconds:.1f} seconds')
@@ -48,3 +63,8 @@ def test_a_failing_cell_is_seen(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     assert run_notebook(path).returncode == 0
     assert run_notebook(path, flags=['slow']).returncode == 1
+    for code in ('test_eq(torch.zeros(3, 4), torch.zeros(4))', 'test_close([1., 2.], [1.])'):
+        cells = [nbformat.v4.new_code_cell(f'import torch\nfrom fastcore.test import test_close, test_eq\n{code}')]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+        done = run_notebook(path)
+        assert done.returncode == 1 and 'alike only by broadcasting' in done.stdout + done.stderr
