@@ -1,7 +1,7 @@
 """Where do semantics help? From recorded runs over tangle's knobs to one figure.
 
 First the runs, some six hours on two cores:
-    python experiments/gain.py tangle-quick --rows boxinst sim sim+semantic --seeds 0 --camouflage 0 .5 1 --overlap 0 .5 1 --set degenerate=skip
+    python experiments/gain.py tangle-quick --rows boxinst sim sim+semantic --seeds 0 --camouflage 0 .5 1 --overlap 0 .5 1
 Then the figure and its numbers, from the records alone:
     python experiments/mechanism.py [--runs results/runs] [--out results/figures/mechanism]
 

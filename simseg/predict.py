@@ -35,13 +35,15 @@ def _below(folder, skip): # image files in and below a folder
     return [p for p in sorted(folder.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file() and skip not in place(p).parents]
 
 def find_images(given:list, # files, folders, globs
-                skip:Path # folder to leave out: where results are written
+                skip:Path # folder to leave out, unless a file in it is named: where results are written
                ) -> tuple: # files, {what was given: why it gives none}
     "The image files meant, in the given order, each once."
-    files, faults = [], {}
+    files, faults, results = [], {}, Path(os.path.realpath(skip))
     for one in map(str, given):
-        matches = [one] if os.path.exists(one) else sorted(glob.glob(os.path.expanduser(one), recursive=True))
-        found = [p for m in map(Path, matches) for p in (_below(m, Path(os.path.realpath(skip))) if m.is_dir() else [m])]
+        outright = os.path.exists(one)
+        matches = [one] if outright else sorted(glob.glob(os.path.expanduser(one), recursive=True))
+        if not outright: matches = [m for m in matches if results not in place(Path(m)).parents]
+        found = [p for m in map(Path, matches) for p in (_below(m, results) if m.is_dir() else [m])]
         if not found: faults[one] = 'no image in this folder' if matches else 'no such file, and no file matches it as a pattern'
         files += found
     once = {}

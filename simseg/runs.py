@@ -177,7 +177,7 @@ class Run:
         self._provenance |= kept | (dict(used=used) if used else {})
         self._write_provenance()
         record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
-        if digest := _digest(config['weights']): record['weights'] = f"sha256:{digest} {Path(config['weights']).name}"
+        if digest := _digest(config.get('weights')): record['weights'] = f"sha256:{digest} {Path(config['weights']).name}"
         write_json(self.folder/'config.json', record)
         return state
 

@@ -33,7 +33,8 @@ def voc_file(path:Path) -> tuple: # (file name, H, W), [(class, [x, y, w, h], di
     def refuse(*_): raise ValueError(f"{path}: declares a document type, which VOC files do not; not read")
     first = expat.ParserCreate(); first.StartDoctypeDeclHandler = refuse # before anything of it is expanded, in any encoding
     try: first.Parse(text, True); tree = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, expat.ExpatError) as e: raise ValueError(f"{path}: not readable as XML ({e})") from e
+    except (ElementTree.ParseError, expat.ExpatError, LookupError, ValueError) as e: # the last two: of an encoding, or ours
+        raise e if str(e).startswith(f'{path}: ') else ValueError(f"{path}: not readable as XML ({e})") from e
     name, size = (tree.findtext('filename') or '').strip(), tree.find('size')
     if not name or Path(name).name != name: raise ValueError(f"{path}: <filename> = {name[:60]!r} must be the name of a file, without a folder")
     if size is None: raise ValueError(f"{path}: no <size>")

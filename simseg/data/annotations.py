@@ -81,7 +81,7 @@ def is_text(value) -> bool:
 def has_mask(row:dict) -> bool: # an annotation of the json
     "Whether it has a segmentation: [] and [[]] are none."
     seg = row.get('segmentation')
-    return any(seg) if isinstance(seg, list) else bool(seg)
+    return not all(isinstance(p, list) and not p for p in seg) if isinstance(seg, list) else bool(seg)
 
 def mask_fault(seg, # `segmentation` of the json
                size:tuple # (H, W) of its image
