@@ -9,6 +9,8 @@ import argparse, itertools, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from simseg.sweep import read_setting
+
 ROWS = {
     'supervised': dict(method='supervised'),
     'boxinst': dict(method='boxinst'),
@@ -17,17 +19,16 @@ ROWS = {
     'sim': dict(method='sim'),
     'sim+semantic': dict(method='sim', semantic_loss=.1, similarity='contrast'),
 }
-NINTH = dict(warmup_share=1/9, degenerate='skip') # the paper's warm-up (the small presets have .3); the rule of the recorded runs
-HARD = dict(camouflage=.5, overlap=.5, val_images=500)
-SETTINGS = {
-    'tangle-quick': dict(preset='quick', **HARD, **NINTH, steps=800),  # two cores: some 5 to 12 minutes a run
-    'tangle-dev': dict(preset='quick', **HARD, **NINTH, steps=800, data_seed=1), # to choose on: other scenes
-    'tangle-small': dict(preset='small', **HARD, **NINTH),             # half an hour a run on a core
-    'tangle-bench': dict(preset='bench', **HARD),             # a GPU
-    'data-quick': dict(preset='quick', **NINTH, steps=800),            # these three with --data
-    'data-small': dict(preset='small', **NINTH),
-    'data-bench': dict(preset='bench'),
-}
+
+
+def setting(name, **changes): # of settings.yaml, as parameters of a run
+    found = read_setting(name, Path(__file__).parent / 'settings.yaml')
+    return dict(preset=found.preset, precision=found.precision) | found.changes | changes
+
+
+SETTINGS = {name: setting(name) for name in ('tangle-quick', 'tangle-small', 'tangle-bench')}
+SETTINGS['tangle-dev'] = setting('tangle-quick', data_seed=1) # to choose on: other scenes
+SETTINGS |= {f'data-{scale}': setting(f'car-parts{name}') for scale, name in (('quick', ''), ('small', '-small'), ('bench', '-bench'))} # with --data
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('setting', choices=SETTINGS)
