@@ -40,9 +40,8 @@ def find_images(given:list, # files, folders, globs
     "The image files meant, in the given order, each once."
     files, faults, results = [], {}, Path(os.path.realpath(skip))
     for one in map(str, given):
-        outright = os.path.exists(one)
-        matches = [one] if outright else sorted(glob.glob(os.path.expanduser(one), recursive=True))
-        if not outright: matches = [m for m in matches if results not in place(Path(m)).parents]
+        if os.path.exists(one): matches = [one]
+        else: matches = [m for m in sorted(glob.glob(os.path.expanduser(one), recursive=True)) if results not in place(Path(m)).parents]
         found = [p for m in map(Path, matches) for p in (_below(m, results) if m.is_dir() else [m])]
         if not found: faults[one] = 'no image in this folder' if matches else 'no such file, and no file matches it as a pattern'
         files += found

@@ -94,9 +94,9 @@ def row_config(setting:Setting, row:Row, seed:int,
 
 # %% ../nbs/22_sweep.ipynb #0011
 def data_key(c:Config) -> tuple:
-    "What `data_sets` depends on: rows that agree in it have the same images."
+    "What the content of `data_sets` depends on, and so its hash: rows that agree in it have the same images."
     knobs = ('camouflage', 'overlap', 'data_seed', 'scene') if c.data == 'tangle' else ()
-    return c.method == 'supervised', c.data, *(getattr(resolved(c), k) for k in ('train_images', 'val_images', 'dev_images', *knobs))
+    return c.data, *(getattr(resolved(c), k) for k in ('train_images', 'val_images', 'dev_images', *knobs))
 
 @dataclass(frozen=True)
 class Job:

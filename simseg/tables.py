@@ -49,12 +49,12 @@ def collect(table:Table, setting:Setting, runs:pd.DataFrame,
         for seed in table.seeds:
             c = resolved(row_config(setting, row, seed))
             each = found.get((run_key(c), setting.data, seed), {})
-            versions.setdefault(data_key(c)[1:], set()).update(each) # masks or none, the images are the same
+            versions.setdefault(data_key(c), set()).update(each)
             run = next(iter(each.values()), {})
             line = dict(row=i, seed=seed) | {m: run.get(f'mask_{m}', np.nan) for m in MEASURES} | {'box AP': run.get('box_AP', np.nan)}
             lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')}
                          | {k: run.get(k, np.nan) for k in also})
-    mixed = next((sorted(map(str, v)) for v in versions.values() if len(v) > 1), None)
+    mixed = next((sorted(v) for v in versions.values() if len(v) > 1), None)
     if mixed: raise ValueError(f"Table {table.name} of {setting.name}: the records are of several versions of {setting.data!r}, by their hashes "
                                f"{', '.join(mixed)} (provenance.json). Keep those of one.")
     lines = pd.DataFrame(lines)
