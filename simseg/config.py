@@ -119,7 +119,7 @@ class Config:
     warmups: str = F('', "folder of low-level warm-ups that runs share (`simseg.warmup`); '' = each run makes its own")
     device: str = F('auto', 'auto | cpu | cuda')
     devices: int = F(1, 'processes, one a GPU')
-    deterministic: bool = F(False, 'on a GPU: the same bits again, as far as torch has such kernels; the others warn by name')
+    deterministic: bool = F(False, 'the same bits again on a GPU too, as far as torch has such kernels; the others warn by name. On a CPU always')
     compile: bool = F(False, 'torch.compile of the backbones: faster steps on a GPU, after a minute or two; images of one size')
     workers: int = F(0, 'loader processes')
     log_every: int = F(20, 'steps')

@@ -149,7 +149,7 @@ def make_fabric(c:Config) -> Fabric:
     "Device, processes and precision. Under torchrun the ranks are found by themselves."
     cuda = on_gpu(c)
     if not cuda: keep_pages()
-    torch.use_deterministic_algorithms(c.deterministic, warn_only=True)
+    torch.use_deterministic_algorithms(not cuda or c.deterministic, warn_only=True)
     if c.deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # what cuBLAS asks for, before its first call
     if cuda and not torch.cuda.is_available(): raise ValueError("device='cuda', but torch finds no GPU. Use device='cpu' or 'auto'.")
     local, world = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), int(os.environ.get('WORLD_SIZE', 1))
