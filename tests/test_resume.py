@@ -5,6 +5,8 @@ import pytest
 import torch
 from conftest import ROOT, Python, clean_env
 
+pytestmark = pytest.mark.xdist_group('resume') # one worker, which makes what they share once
+
 STEPS = 30
 
 
