@@ -4,12 +4,14 @@
 
 # %% ../nbs/01_show.ipynb #0002
 from __future__ import annotations
-import io
+import functools, io
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from torch import Tensor
@@ -18,8 +20,8 @@ from torchvision.ops import box_iou, nms
 from .core import Instances
 
 # %% auto #0
-__all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'Label', 'show_objects', 'grid', 'truth_colours',
-           'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
+__all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'families', 'Label', 'show_objects', 'grid',
+           'truth_colours', 'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
 
 # %% ../nbs/01_show.ipynb #0005
 _okabe_ito = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]) / 255
@@ -75,12 +77,28 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
     line = edge == np.maximum(top, 1) # an outline hidden below a smaller object stays hidden
     return np.dstack([table[top], np.where(line, 1.0, np.where(top > 0, alpha, 0.0))])
 
+# %% ../nbs/01_show.ipynb #fam1
+@functools.cache
+def _letters(path): # of a font file
+    try: return frozenset(get_font(path).get_charmap())
+    except (OSError, RuntimeError): return frozenset() # gone since matplotlib listed it, or damaged
+
+def families(text:str) -> list: # names for matplotlib's `fontfamily`, which takes a letter from the first that has it
+    "matplotlib's own font families, and for letters of `text` that those lack the installed ones that have them."
+    own = list(rcParams['font.family'])
+    lacking = {ord(c) for c in text if c.isprintable()} - _letters(findfont(FontProperties(family=own)))
+    for font in sorted(fontManager.ttflist, key=lambda f: (f.style != 'normal', f.weight != 400)) if lacking else ():
+        if font.name.startswith('Last Resort'): continue # has a box for everything
+        if found := lacking & _letters(font.fname): own, lacking = [*own, font.name], lacking - found
+    return own
+
 # %% ../nbs/01_show.ipynb #0013bb
 class Label(Text):
     "A label at the one of 17 places at `box` (x0, y0, x1, y1 in the axes' units) that hides least of the `Label`s before it, whole."
     def __init__(self, text:str, box, face:np.ndarray, fontsize:float=6):
         ink, ground = 'black' if face @ (.299, .587, .114) > .5 else 'white', dict(facecolor=face, edgecolor='none', pad=.8, alpha=.85)
-        super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground, parse_math=False)
+        super().__init__(*box[:2], text, fontsize=fontsize, color=ink, va='bottom', clip_on=True, bbox=ground, parse_math=False,
+                         fontfamily=families(text))
         self.box, self.seen = box, None # seen: [4] where it was drawn last, pixels of the figure from the lower left
 
     def draw(self, renderer):
