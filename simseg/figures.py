@@ -29,8 +29,8 @@ from .training import load_model, runs_root, train
 
 # %% auto #0
 __all__ = ['HARD', 'NAMES', 'STYLE', 'WIDTH', 'RED', 'BLUE', 'GREY', 'setting', 'Trained', 'trained', 'about', 'styled', 'save',
-           'save_in', 'sheet', 'frame', 'tinted', 'usual', 'best_iou', 'finds', 'Seen', 'predicted', 'most_different',
-           'figure_s3', 'strongest', 'figure_s4']
+           'save_in', 'sheet', 'frame', 'tinted', 'positions', 'usual', 'best_iou', 'finds', 'Seen', 'predicted',
+           'most_different', 'figure_s3', 'strongest', 'figure_s4']
 
 # %% ../nbs/23_figures.ipynb #0005
 HARD = dict(camouflage=.5, overlap=.5, val_images=500, warmup_share=1/9) # the figures' on tangle, as the tables': its knobs, the paper's warm-up
@@ -152,6 +152,12 @@ def tinted(masks:Tensor, rgb, alpha:float=.5) -> np.ndarray: # [H,W,4]
     layer[..., :3] = rgb
     return layer
 
+def positions(images, n:int, of:str) -> list: # of int
+    "`images`, the parameter of a figure. ValueError where they are not among the `n` (0 to n - 1) that `of` names."
+    if lost := [i for i in images if isinstance(i, bool) or not isinstance(i, int | np.integer) or not 0 <= i < n]:
+        raise ValueError(f"images: {', '.join(map(str, lost))} {'is' if len(lost) == 1 else 'are'} not among the {n} {of}, which count from 0.")
+    return [int(i) for i in images]
+
 def usual(sizes) -> float: # of (H, W)
     "The usual ratio of height to width."
     return float(np.median([h / w for h, w in sizes]))
@@ -212,8 +218,8 @@ def figure_s3(boxinst:Trained, sim:Trained, seed:int=0, rows:int=3, # of each ha
               images=None, # positions in the evaluated set, in place of those drawn
               score:float=.4, pool:int=200 # first so many evaluated images to choose from
              ) -> tuple: # Picture, caption
-    "BoxInst (red) beside SIM (blue): where they differ most, and at random. ValueError where an image of `images` has no true object."
-    n = min(pool, len(sim.data.val))
+    "BoxInst (red) beside SIM (blue): where they differ most, and at random. ValueError where one of `images` is not there or has no true object."
+    n, images = min(pool, len(sim.data.val)), positions(images or (), len(sim.data.val), f'evaluated images of {sim.data.name}')
     seen = predicted([boxinst, sim], range(n) if not images else sorted({*range(n), *images}), score)
     drawn = list(images or numpy_rng(seed, 'figure').permutation(sorted(seen))[:2 * rows])
     if lost := [i for i in drawn if i not in seen]: raise ValueError(f"images: {lost} of {sim.data.name} have no true object to compare with.")
@@ -252,9 +258,10 @@ def strongest(data:Data, method:str='sim', roots=None # folders of runs; None: r
 def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in the evaluated set; None: drawn by the seed
               columns:int=4, score:float=.4
              ) -> tuple: # Picture, caption
-    "What a run finds, with boxes, classes and scores."
-    chosen = list(images or numpy_rng(seed, 'figure').permutation(len(run.data.val))[:rows * columns])
-    pictures = [run.data.val[int(i)][0] for i in chosen]
+    "What a run finds, with boxes, classes and scores. ValueError where an image of `images` is not there."
+    n = len(run.data.val)
+    chosen = positions(images or numpy_rng(seed, 'figure').permutation(n)[:rows * columns], n, f'evaluated images of {run.data.name}')
+    pictures = [run.data.val[i][0] for i in chosen]
     figure, axes = sheet(-(-len(chosen) // columns), columns, usual([p.shape[1:] for p in pictures]), title=0)
     for ax, image in zip(axes.flat, pictures):
         found = distinct(finds(run, image, score))

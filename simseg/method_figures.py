@@ -19,7 +19,7 @@ from .copy_paste import Bank, Entry, Piece, copy_paste, draw
 from .config import Config
 from .core import Batch, numpy_rng
 from .data.loader import eval_loader, loader
-from .figures import BLUE, GREY, WIDTH, Trained, frame, sheet, styled, tinted, usual
+from .figures import BLUE, GREY, WIDTH, Trained, frame, positions, sheet, styled, tinted, usual
 from .models.fcos import locations
 from .self_correction import positive_weights
 from .show import COLOURS, Picture, as_array, show_objects
@@ -84,7 +84,7 @@ def _row_s1(axes, c, target, source, keys):
 def figure_s1(run:Trained, seed:int=0, rows:int=4, images=None, # [(target, source)] positions in the bank; None: drawn by the seed
               fill:int=100 # training images for the bank
              ) -> tuple: # Picture, caption
-    "Copy-paste in the five columns of the paper's Figure S1. ValueError where the run does not paste."
+    "Copy-paste in the five columns of the paper's Figure S1. ValueError where the run does not paste or `images` are not there."
     if run.memory is None or run.c.method != 'sim':
         raise ValueError(f"Figure S1 needs teacher and prototypes of a run of SIM (last.pt beside model.pt); this one is {run.about}.")
     batches = loader(run.data.train, (max(run.c.sizes),), run.c.max_size, 0., 1, fill, seed)
@@ -92,6 +92,9 @@ def figure_s1(run:Trained, seed:int=0, rows:int=4, images=None, # [(target, sour
     if len(pool) < 2: raise ValueError(f"Of {fill} images {len(pool)} had a usable pseudo mask, two are needed: train longer or raise fill.")
     order = numpy_rng(seed, 'figure').permutation(len(pool))
     pairs = images or list(zip(order[::2], order[1::2]))[:rows]
+    if wrong := [p for p in pairs if not isinstance(p, list | tuple) or len(p) != 2]:
+        raise ValueError(f"images: a row is a pair [x, x'], not {wrong[0]}.")
+    pairs = [positions(p, len(pool), 'images in the bank') for p in pairs]
     figure, axes = sheet(len(pairs), 5, usual([pool[i].batch.sizes[0] for p in pairs for i in p]))
     for row, (a, b), k in zip(axes, pairs, range(len(pairs))): _row_s1(row, run.c, pool[a], pool[b], (seed, k, 0))
     for ax, name in zip(axes[0], COLUMNS): ax.set_title(name)
@@ -193,10 +196,13 @@ def _dots(ax, found, pair, weight): # light ones on top of heavy ones
 def figure_s2(run:Trained, found:list, # from `weighed_images`
               seed:int=0, rows:int=4, images=None, # positions in the evaluated set; None: drawn by the seed
               mus:tuple=(0, 1, 5, 20)) -> tuple: # Picture, caption
-    "The weights of the positives of two overlapping objects an image, at their places, for several mu."
-    order = images or numpy_rng(seed, 'figure').permutation(len(found)).tolist()
-    chosen = [(found[i], p[1:]) for i in order if (p := overlapping(found[i], 2 if images else 5))][:len(images) if images else rows]
-    if not chosen: raise ValueError(f"None of these {len(order)} images has two overlapping objects with enough positives.")
+    "The weights of the positives of two overlapping objects an image, at their places, for several mu. ValueError where images lack such objects."
+    order = positions(images or numpy_rng(seed, 'figure').permutation(len(found)), len(found), 'images that were looked at (pool)')
+    pairs = {i: p[1:] for i in order if (p := overlapping(found[i], 2 if images else 5))}
+    if not pairs: raise ValueError(f"None of these {len(order)} images has two overlapping objects with enough positives.")
+    if images and (lost := [i for i in order if i not in pairs]):
+        raise ValueError(f"images: {lost} have no two overlapping objects with two positives each.")
+    chosen = [(found[i], pair) for i, pair in pairs.items()][:None if images else rows]
     figure, axes = sheet(len(chosen), 1 + len(mus), usual([_window(f.batch.flat()[0][list(p)], f.batch.sizes[0])[2:] for f, p in chosen]), title=.75)
     for row, (f, pair) in zip(axes, chosen):
         dots = [_panel_s2(ax, f, pair, mu) for ax, mu in zip(row, (None, *mus))][-1]
