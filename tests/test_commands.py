@@ -59,16 +59,16 @@ def labelled(tmp_path_factory):
 
 
 KILLED = """
-import os, signal, sys
+import importlib, os, signal, sys
 from simseg.files import Journal
-from simseg.pseudo_label import main
+main = importlib.import_module(sys.argv[1]).main
 keep = Journal.keep
 def killed(self, item, value): # when one image is done, in the middle of the next one's line
     keep(self, item, value)
     with open(self.path, 'a') as f: f.write('{"item": "hal')
     os.kill(os.getpid(), signal.SIGKILL)
 Journal.keep = killed
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -77,11 +77,27 @@ def test_killed_labelling_goes_on(labelled, tmp_path, capsys):
     images, masks, _ = labelled
     out = tmp_path / 'masks.json'
     words = list(map(str, [masks.parent / 'model.pt', '--images', images, '--boxes', masks.parent / 'boxes.json', '--out', out, '--quiet']))
-    done = subprocess.run([sys.executable, '-c', KILLED, *words], env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    command = [sys.executable, '-c', KILLED, 'simseg.pseudo_label', *words]
+    done = subprocess.run(command, env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL and not out.exists(), done.stderr
     assert target('simseg-pseudo-label')(words) == 0
     assert 'going on: 1 images' in capsys.readouterr().out
     assert out.read_bytes() == masks.read_bytes() and [p.name for p in tmp_path.iterdir()] == ['masks.json']
+
+
+def test_killed_prediction_goes_on(labelled, tmp_path, capsys):
+    "The same of simseg-predict, json and pictures."
+    images, masks, _ = labelled
+    def words(out): return list(map(str, [masks.parent / 'model.pt', images, '--score', 0, '--out', tmp_path / out, '--quiet']))
+    def files(out): return {path.name: path.read_bytes() for path in (tmp_path / out).rglob('*') if path.is_file()}
+    command = [sys.executable, '-c', KILLED, 'simseg.predict', *words('killed')]
+    done = subprocess.run(command, env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / 'killed/predictions.json').exists(), done.stderr
+    first, = (name for name in files('killed') if name.endswith('.png'))
+    assert target('simseg-predict')(words('killed')) == 0 and 'going on: 1 images' in capsys.readouterr().out
+    assert target('simseg-predict')(words('whole')) == 0
+    assert files('killed') == files('whole') and len(files('whole')) == 1 + len(list(images.iterdir())) > 2 and first in files('whole')
+    assert len(json.loads(files('whole')['predictions.json'])) > 0
 
 
 def test_torchvision_mask_rcnn_trains_on_the_masks(labelled):

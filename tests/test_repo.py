@@ -313,6 +313,44 @@ def test_tables_come_from_the_records(tmp_path, records):
             assert path.read_bytes() == (folder / path.name).read_bytes(), f'{folder.name}/{path.name}: run `make report`'
 
 
+def test_the_trends_are_those_of_the_records(records):
+    "What the README's table of trends says in words, by what each row has less or more than the default, seed by seed. Who changes one changes both."
+    from simseg.runs import load_runs
+    from simseg.sweep import read_setting, read_table
+    from simseg.tables import collect, paired
+    runs = load_runs(records)
+    def rows(setting, name):
+        table = read_table(ROOT / f'experiments/{name}.yaml')
+        ap = collect(table, read_setting(setting, ROOT / 'experiments/settings.yaml'), runs).pivot(index='seed', columns='row', values='AP')
+        base = ap[next(i for i, r in enumerate(table.rows) if r.default)]
+        return {r.label: (ap[i] - base).dropna().tolist() for i, r in enumerate(table.rows) if not r.default}
+    def below(differences): return max(differences) < 0
+    def above(differences): return min(differences) > 0
+    def nothing(differences): return abs(paired(differences)[0]) < paired(differences)[1] # the interval holds zero
+    def disagree(differences): return not below(differences) and not above(differences)
+
+    one, two, three, four = (rows('tangle-quick', f's{k}') for k in (1, 2, 3, 4))
+    assert all(len(d) == 3 for t in (one, two, three, four) for d in t.values())
+    means = [0, *(paired(d)[0] for d in one.values())]
+    assert max(means) - min(means) < .35
+    assert below(two['0.5 / 0.5']) and below(two['0.4 / 0.6']) and not below(two['0.2 / 0.8'])
+    assert below(three['0.1']) and below(three['0.5']) and paired(three['2.0'])[0] > 0
+    assert -.55 < paired(three['5.0'])[0] < -.45 and nothing(three['5.0'])
+    assert below(four['0.1']) and below(four['0.3']) and above(four['0.7'])
+
+    one, two, three, four = (rows('car-parts-warm', f's{k}') for k in (1, 2, 3, 4))
+    assert all(len(d) == 3 for t in (one, two, three, four) for d in t.values())
+    assert all(map(disagree, one.values())) and all(map(disagree, two.values()))
+    assert below(three['0.1']) and below(three['0.5']) and nothing(three['2.0']) and nothing(three['5.0'])
+    assert below(four['0.1']) and above(four['0.7'])
+
+    one, two, three, four = ({k: d for k, (d,) in rows('car-parts-small-warm', f's{k}').items()} for k in (1, 2, 3, 4)) # one seed
+    assert all(-1 < d < 0 for d in one.values())
+    assert two['0.5 / 0.5'] < -1 and two['0.2 / 0.8'] > 0
+    assert three['0.1'] < three['0.5'] < -1 and 0 < three['2.0'] < three['5.0']
+    assert four['0.1'] < -1 and four['0.3'] < -1 and abs(four['0.7']) < .2
+
+
 def test_one_knob_comes_from_the_records(tmp_path, records):
     shutil.copy(ROOT / 'results/findings.md', tmp_path)
     done = python(['experiments/one_knob.py', '--runs', records, '--out', tmp_path / 'one_knob', '--findings', tmp_path / 'findings.md'])
