@@ -68,7 +68,6 @@ import socket
 try: socket.socket(); raise SystemExit('the hook does nothing')
 except RuntimeError: pass
 from pathlib import Path
-from simseg.loop import IN_ANY_ORDER, make_fabric
 from simseg.training import load_model, main
 from simseg.predict import main as predict
 out = Path(sys.argv[1])
