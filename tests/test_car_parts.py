@@ -1,13 +1,12 @@
 "experiments/car_parts.py on a made-up clone: classes merged, wheels apart, what our reader makes of it."
-import json, subprocess, sys
+import json
 
-from conftest import ROOT, clean_env
+from conftest import ROOT, python
 from PIL import Image
 from simseg.data.coco import read
 
 
-def convert(*arguments):
-    return subprocess.run([sys.executable, ROOT / 'experiments' / 'car_parts.py', *arguments], env=clean_env(), capture_output=True, text=True)
+def convert(*arguments): return python([ROOT / 'experiments/car_parts.py', *arguments])
 
 
 def test_car_parts(tmp_path):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, clean_env
+from conftest import ROOT, clean_env, python
 from test_repo import read_project, read_settings
 
 SCRIPTS = read_project()['scripts']
@@ -77,8 +77,7 @@ def test_killed_labelling_goes_on(labelled, tmp_path, capsys):
     images, masks, _ = labelled
     out = tmp_path / 'masks.json'
     words = list(map(str, [masks.parent / 'model.pt', '--images', images, '--boxes', masks.parent / 'boxes.json', '--out', out, '--quiet']))
-    command = [sys.executable, '-c', KILLED, 'simseg.pseudo_label', *words]
-    done = subprocess.run(command, env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = python(['-c', KILLED, 'simseg.pseudo_label', *words])
     assert done.returncode == -signal.SIGKILL and not out.exists(), done.stderr
     assert target('simseg-pseudo-label')(words) == 0
     assert 'going on: 1 images' in capsys.readouterr().out
@@ -90,8 +89,7 @@ def test_killed_prediction_goes_on(labelled, tmp_path, capsys):
     images, masks, _ = labelled
     def words(out): return list(map(str, [masks.parent / 'model.pt', images, '--score', 0, '--out', tmp_path / out, '--quiet']))
     def files(out): return {path.name: path.read_bytes() for path in (tmp_path / out).rglob('*') if path.is_file()}
-    command = [sys.executable, '-c', KILLED, 'simseg.predict', *words('killed')]
-    done = subprocess.run(command, env=clean_env(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = python(['-c', KILLED, 'simseg.predict', *words('killed')])
     assert done.returncode == -signal.SIGKILL and not (tmp_path / 'killed/predictions.json').exists(), done.stderr
     first, = (name for name in files('killed') if name.endswith('.png'))
     assert target('simseg-predict')(words('killed')) == 0 and 'going on: 1 images' in capsys.readouterr().out

@@ -1,9 +1,9 @@
 "The notebooks of the figures, through papermill, from one smoke run: PNG and PDF with the panels of the paper. And its tables without training."
-import csv, json, re, subprocess, sys, sysconfig
+import csv, json, re, subprocess, sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, clean_env
+from conftest import ROOT, clean_env, python
 from PIL import Image
 
 pytestmark = pytest.mark.xdist_group('figures') # one worker, which makes what they share once
@@ -68,8 +68,7 @@ def test_without_training(smoke, tmp_path):
     "The row of the defaults is what the run itself recorded; a network without its teacher has the table of positives alone."
     run, env = smoke
     def made(name, given):
-        command = [sys.executable, ROOT / 'experiments/training_free.py', given, 'tangle-quick', '--out', tmp_path / name]
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True)
+        done = python([ROOT / 'experiments/training_free.py', given, 'tangle-quick', '--out', tmp_path / name], env)
         assert done.returncode == 0, done.stderr[-3000:]
         return {path.stem: list(csv.DictReader(open(path))) for path in (tmp_path / name / 'tangle-quick').glob('*.csv')}
     tables, recorded = made('whole', run), json.loads((run / 'metrics.json').read_text())['pseudo']
@@ -85,8 +84,7 @@ def test_exchange(smoke, tmp_path):
     "At the run's own tau its own thresholds are as good as any; a network without its teacher is refused."
     run, env = smoke
     def chosen(given):
-        command = [sys.executable, ROOT / 'experiments/exchange.py', given, '--tau', '1', '5', '--images', '4', '--show', '150']
-        return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True)
+        return python([ROOT / 'experiments/exchange.py', given, '--tau', '1', '5', '--images', '4', '--show', '150'], env)
     done = chosen(run)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [[float(v) for v in line.split()] for line in done.stdout.splitlines() if line.split()[0].replace('.', '').isdigit()]

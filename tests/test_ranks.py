@@ -144,9 +144,9 @@ def test_what_ranks_draw(tmp_path, monkeypatch):
 def test_a_cluster_stops_all_after_one_step(whom, tmp_path):
     """SIGTERM to every process of a job, as Slurm sends it before it kills, or to the process that starts torchrun: all leave after the same step,
     which is saved, none stays behind, and the same command goes on."""
-    arguments = ['-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu', '--save-every', '100',
-                 '--out', tmp_path / 'runs']
-    arguments = [*TORCHRUN, *arguments] if whom == 'a job of torchrun' else [*arguments, '--devices', '2']
+    training = ['-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu', '--save-every', '100',
+                '--out', tmp_path / 'runs']
+    arguments = [*TORCHRUN, *training] if whom == 'a job of torchrun' else [*training, '--devices', '2']
     process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, start_new_session=True)
     end = time.monotonic() + 240
@@ -161,7 +161,8 @@ def test_a_cluster_stops_all_after_one_step(whom, tmp_path):
     folder, = (tmp_path / 'runs').glob('*/s0')
     step = torch.load(folder / 'last.pt', weights_only=True)['step']
     assert process.returncode and 4 <= step < 24 and text.count(f'Stopped after step {step} of 24') == 1, text[-3000:]
-    python(arguments, tmp_path)
+    if whom == 'the starter alone': python(arguments, tmp_path)
+    else: conftest.ranks(training, 2, environment(tmp_path)) # as torchrun starts them, but sooner
     assert json.loads((folder / 'metrics.json').read_text())['steps'] == 24
     assert [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()] == list(range(1, 25)), 'no step twice'
 

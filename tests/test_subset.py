@@ -1,9 +1,8 @@
 "experiments/subset.py on a small COCO-form set: classes, image ids, a val of its own, and what is wrong with them."
-import json, subprocess, sys
+import json
 
-import conftest
 import numpy as np
-from conftest import ROOT
+from conftest import ROOT, python
 from PIL import Image
 from simseg.config import config
 from simseg.recipe import data_sets
@@ -23,8 +22,7 @@ def make(folder):
     return folder
 
 
-def subset(*arguments):
-    return subprocess.run([sys.executable, ROOT / 'experiments/subset.py', *arguments], capture_output=True, text=True, env=conftest.clean_env())
+def subset(*arguments): return python([ROOT / 'experiments/subset.py', *arguments])
 
 
 def read(folder, split):

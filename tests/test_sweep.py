@@ -97,7 +97,7 @@ def test_killed_and_started_again(swept, place, environment):
         if folder == swept[1]: continue
         lambda1 = str(json.loads((folder / 'config.json').read_text())['lambda1'])
         values = ['--preset', 'smoke', '--method', 'sim', '--precision', '32', '--lambda1', lambda1, '--out', str(place / 'alone')]
-        subprocess.run([sys.executable, '-m', 'simseg.training', *values], cwd=ROOT, env=environment, check=True, capture_output=True)
+        assert python(['-m', 'simseg.training', *values], environment).returncode == 0
     setting, table = declared(place)
     (ours, text), (theirs, _) = (build(setting, [table], place / runs, place / f'tables-{runs}') for runs in ('runs', 'alone'))
     last = -3 # columns: minutes, commit, device
