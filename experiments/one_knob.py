@@ -56,17 +56,17 @@ for ax, name in zip(axes[0], names):
         ax.plot(here[here.table == table].precision, here[here.table == table]['AP less default'], '.', color=colour, markersize=3, alpha=.6)
         rows = means[(means.table == table) & ~means.default]
         ax.plot(rows.precision, rows['AP less default'], 'o', color=colour, markersize=5, label=f'{table}: {what}')
-        up = table == 'S2'
+        left = table == 'S2'
         for label, x, y in rows[['row', 'precision', 'AP less default']].itertuples(index=False):
-            ax.annotate(label, (x, y), xytext=(0, 6 if up else -6), textcoords='offset points', fontsize=6.5, color=colour, rotation=55,
-                        ha='left' if up else 'right', va='bottom' if up else 'top', rotation_mode='anchor')
+            ax.annotate(label, (x, y), xytext=(-4, 4) if left else (4, -4), textcoords='offset points', fontsize=6.5, color=colour,
+                        ha='right' if left else 'left', va='bottom' if left else 'top')
     ax.plot(*means[means.default].iloc[0][['precision', 'AP less default']], 'k*', markersize=9, label='default')
     seeds = here.seed.nunique()
     ax.set_title(f"{name}, {seeds} seed{'s' * (seeds > 1)}: rank correlation {rank:.2f}", fontsize=8)
-    ax.set_xlabel('precision of the pseudo masks, held-out objects', fontsize=7); ax.tick_params(labelsize=7); ax.margins(.12)
+    ax.set_xlabel('precision of the pseudo masks, held-out objects', fontsize=7); ax.tick_params(labelsize=7); ax.margins(.22)
     ax.set_yscale('symlog', linthresh=2); ax.set_ylim(-30, 4); ax.set_yticks([-12, -8, -4, -2, -1, 0, 1, 2], [-12, -8, -4, -2, -1, 0, 1, 2])
     ax.axhline(0, color='.8', lw=.8, zorder=0); ax.spines[['top', 'right']].set_visible(False)
-axes[0, 0].set_ylabel('mask AP less default, points', fontsize=7)
+axes[0, 0].set_ylabel('mask AP less default, points\n(beyond 2 the axis is logarithmic)', fontsize=7)
 axes[0, 0].legend(fontsize=7, loc='lower right')
 args.out.parent.mkdir(parents=True, exist_ok=True)
 figure.savefig(args.out.with_suffix('.png'), dpi=130)

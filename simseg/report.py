@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'DATA', 'START', 'END', 'SHOWN', 'changes', 'summary', 'markdown', 'between', 'with_results', 'main']
 
 # %% ../nbs/21_report.ipynb #0002
-import argparse, sys
+import argparse, re, sys
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +37,7 @@ def changes(row) -> str: # of a record, against its preset
 
 def summary(runs:pd.DataFrame # of `simseg.runs.load_runs`
            ) -> pd.DataFrame: # a row a setting
-    "Settings with their measures as text, in the order: data set, preset, method."
+    "Settings with their measures as text, in the order: data set, preset, method, steps and batch, what else was set (numbers as numbers)."
     rows = []
     for name, group in runs.groupby('run', sort=False):
         first = group.iloc[0]
@@ -50,8 +50,9 @@ def summary(runs:pd.DataFrame # of `simseg.runs.load_runs`
         row |= {'set besides': changes(first)} | {m.replace('_', ' '): _number(group[m]) for m in MEASURES if m in group}
         rows.append(row | {'device': '; '.join(sorted(devices)), 'minutes': f'{minutes:.0f}',
                            'commit': ', '.join(sorted(commits)), 'run': name})
-    table = pd.DataFrame(rows)
-    return table.sort_values(['data', 'preset', 'method'], kind='stable', ignore_index=True) if rows else table
+    def key(row): return [[float(part) if i % 2 else part for i, part in enumerate(re.split(r'(\d+\.?\d*)', row[k].strip('–')))]
+                          for k in ('data', 'preset', 'method', 'steps x batch', 'set besides')]
+    return pd.DataFrame(sorted(rows, key=key))
 
 def markdown(table:pd.DataFrame) -> str:
     "A table as GitHub's Markdown."

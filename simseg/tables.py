@@ -114,15 +114,21 @@ def as_text(table:Table, setting:Setting, summary:pd.DataFrame) -> str: # Markdo
 # %% ../nbs/22b_tables.ipynb #0014
 def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame): # -> figure
     "AP against the parameter: the paper's, and ours with every seed. Rows that have words stand below each other, unconnected."
-    names, ways = [r.label for r in table.rows], any(c.isalpha() for r in table.rows for c in r.label)
+    ways = any(c.isalpha() for r in table.rows for c in r.label)
+    lines = lines.dropna(subset='AP')
+    known = {i for i, r in enumerate(table.rows) if r.default or r.paper.get('AP') is not None} | set(lines.row)
+    rows = [i for i in range(len(table.rows)) if not ways or i in known] # what is in words and has no number is left out
+    summary, lines = summary.iloc[rows], lines.assign(row=lines.row.map({i: k for k, i in enumerate(rows)}))
+    names, default = [table.rows[i].label for i in rows], next(k for k, i in enumerate(rows) if table.rows[i].default)
     at, figure = range(len(names)), plt.figure(figsize=(6.4, 1.2 + .22 * len(names) if ways else 2.7), dpi=130, layout='constrained')
-    axes, default = figure.subplots(1, 2, sharey=ways), next(i for i, r in enumerate(table.rows) if r.default)
+    axes = figure.subplots(1, 2, sharey=ways)
     def draw(ax, place, value, *how, **more): ax.plot(*((value, place) if ways else (place, value)), *how, **more)
     style = 'o' if ways else 'o-'
     draw(axes[0], at, [np.nan if v is None else v for v in summary['paper AP']], style, color='0.35')
     draw(axes[1], at, summary['ours AP'], style, color='C0', zorder=3)
     for i, group in lines.groupby('row'): draw(axes[1], [i] * len(group), group['AP'], '.', color='C1', markersize=4, zorder=4)
-    for ax, title in zip(axes, ('paper\nCOCO val, ResNet-50', f'ours: {setting.name}\nmean (large) and seeds')):
+    what = 'mean (large) and seeds' if lines.seed.nunique() > 1 else 'one seed'
+    for ax, title in zip(axes, ('paper\nCOCO val, ResNet-50', f'ours: {setting.name}\n{what}')):
         ax.set_title(title, fontsize=8); ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
         if ways:
             ax.set_yticks(list(at), names); ax.set_ylim(len(at) - .5, -.5); ax.set_xlabel('mask AP, percent', fontsize=8)
@@ -130,6 +136,8 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
         else:
             ax.set_xticks(list(at), names); ax.set_xlim(-.4, len(at) - .6); ax.set_ylabel('mask AP, percent', fontsize=8)
             ax.set_xlabel(table.parameter.replace('/', ' / '), fontsize=8); ax.axvline(default, color='0.85', linewidth=6, zorder=0)
+            low, high = ax.get_ylim()
+            if high - low < 2: ax.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1) # chance is not drawn at full height
     if ways: axes[0].set_ylabel(table.parameter, fontsize=8)
     plt.close(figure)
     return figure
@@ -238,7 +246,7 @@ def overview(swept:list, # of `readme_parts`
             ax.plot(place, inside, 'o-', color=colour, markersize=4, linewidth=1.2, label=name, zorder=3)
             if half is not None: ax.errorbar(place, inside, half.where(inside.notna()), fmt='none', ecolor=colour, elinewidth=.8, alpha=.5, zorder=2)
             for i in at[(mean < low).to_numpy()]: # off the axis: an arrow, the numbers above each other
-                up = low + .35 * k
+                up = low + .35 * (len(shown) - 1 - k) # in the legend's order, top to bottom
                 ax.plot(i - .25, up, 'v', color=colour, markersize=4, clip_on=False)
                 ax.annotate(f'{mean[i]:.1f}', (i - .1, up), color=colour, fontsize=7, va='center')
         ax.set_xticks(at, [r.label.replace(' ', '') for r in table.rows]); ax.set_xlim(-.5, len(at) - .5); ax.set_ylim(low - .25, high)
