@@ -2,7 +2,7 @@
 
 python experiments/pictures.py RUN_FOLDER [RUN_FOLDER ...] OUT.png [--data FOLDER] [--images 3] [--first 0] [--blank] [--plain]
 
-A record holds no path, so --data says where a set other than tangle lies. --blank leaves the photographs out (masks on white), for
+A record holds no path, so --data says where a set other than tangle lies. --blank leaves the photographs out (masks on grey), for
 photographs that may not be passed on. The runs must share their evaluated set.
 """
 import argparse
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from simseg.figures import NAMES
 from simseg.inference import predict_image
 from simseg.recipe import data_sets
 from simseg.show import panels, show_objects, truth_colours
@@ -29,7 +30,7 @@ args = parser.parse_args()
 
 
 def named(c):
-    name = c.method + ('\nbackground outside the box' if c.outside_loss else '')
+    name = NAMES[c.method] + ('\nbackground outside the box' if c.outside_loss else '')
     if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nwithout that start'
     return name
 
@@ -40,14 +41,16 @@ val = data_sets(replace(c, data=args.data or 'tangle')).val
 chosen = [val[i] for i in range(args.first, min(args.first + args.images, len(val)))]
 h, w = chosen[0][0].shape[1:]
 style = dict(labels=False, boxes=False) if args.plain else {}
-figure, axes = panels(len(chosen), 2 + len(models), 2.2, 2.2 * h / w + .2)
+columns = ['ground truth', *(named(own) for _, own, _, _ in models)]
+if not args.blank: columns.insert(0, 'image')
+figure, axes = panels(len(chosen), len(columns), 2.2, 2.2 * h / w + .2)
 for row, (image, truth) in zip(axes, chosen):
-    shown = torch.full_like(image, 255) if args.blank else image
-    show_objects(row[0], shown)
-    show_objects(row[1], shown, truth, classes, **style)
-    for ax, (model, own, _, _) in zip(row[2:], models):
+    shown, (true, *others) = torch.full_like(image, 235) if args.blank else image, row[-1 - len(models):]
+    if not args.blank: show_objects(row[0], shown)
+    show_objects(true, shown, truth, classes, **style)
+    for ax, (model, own, _, _) in zip(others, models):
         found = predict_image(model, image, own.test_size, own.max_size)
         show_objects(ax, shown, found, classes, score_min=args.score, index=truth_colours(truth, found), **style)
-for ax, title in zip(axes[0], ['image', 'ground truth', *(named(own) for _, own, _, _ in models)]): ax.set_title(title, fontsize=8)
+for ax, title in zip(axes[0], columns): ax.set_title(title, fontsize=8)
 args.out.parent.mkdir(parents=True, exist_ok=True)
 figure.savefig(args.out)

@@ -87,13 +87,13 @@ def figure_s1(run:Trained, seed:int=0, rows:int=4, images=None, # [(target, sour
     "Copy-paste in the five columns of the paper's Figure S1. ValueError where the run does not paste or `images` are not there."
     if run.memory is None or run.c.method != 'sim':
         raise ValueError(f"Figure S1 needs teacher and prototypes of a run of SIM (last.pt beside model.pt); this one is {run.about}.")
+    if wrong := [p for p in images or () if not isinstance(p, list | tuple) or len(p) != 2]:
+        raise ValueError(f"images: a row is a pair [x, x'], not {wrong[0]}.")
     batches = loader(run.data.train, (max(run.c.sizes),), run.c.max_size, 0., 1, fill, seed)
     pool = shots(run.c, run.teacher, run.memory, len(run.data.train.classes), batches)
     if len(pool) < 2: raise ValueError(f"Of {fill} images {len(pool)} had a usable pseudo mask, two are needed: train longer or raise fill.")
     order = numpy_rng(seed, 'figure').permutation(len(pool))
     pairs = images or list(zip(order[::2], order[1::2]))[:rows]
-    if wrong := [p for p in pairs if not isinstance(p, list | tuple) or len(p) != 2]:
-        raise ValueError(f"images: a row is a pair [x, x'], not {wrong[0]}.")
     pairs = [positions(p, len(pool), 'images in the bank') for p in pairs]
     figure, axes = sheet(len(pairs), 5, usual([pool[i].batch.sizes[0] for p in pairs for i in p]))
     for row, (a, b), k in zip(axes, pairs, range(len(pairs))): _row_s1(row, run.c, pool[a], pool[b], (seed, k, 0))
@@ -210,7 +210,7 @@ def figure_s2(run:Trained, found:list, # from `weighed_images`
     bar = figure.colorbar(dots, ax=axes, location='bottom', shrink=.5, aspect=45, pad=.02, extend='max', ticks=range(int(TOP) + 1))
     bar.set_label('weight, times the number of positives of the object')
     how = 'chosen by hand' if images else (f"with seed {seed} from those with two objects whose boxes overlap (IoU of at least .1) and "
-                                           f"which have five positives each")
+                                           f"which have at least five positives each")
     return figure, (f"**Figure S2.** Weights of the positive samples (Eq. 6) of two overlapping objects an image, for several mu: area and colour of "
                     f"a disc give the weight times the object's number of positives (1: an equal share), its rim, the frame and, on the left, the "
                     f"outline of the true mask the object. Drawn on {run.shown}, {how}. Positives lie within 1.5 strides of the centre "

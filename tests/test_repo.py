@@ -3,6 +3,7 @@ import ast, json, re, shutil, subprocess, sys, sysconfig, tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from conftest import ROOT, clean_env, notebooks, python, repository_files
@@ -110,6 +111,17 @@ def looking_forward(tree, module, number, numbers):
         if name in ('simseg', 'simseg.__version__', module): continue # the bare package holds only its version
         if name not in numbers: yield f'{name} (exported by no notebook)'
         elif number is not None and numbers[name] >= number: yield f'{name} (notebook {numbers[name]})'
+
+
+def test_notebooks_are_valid():
+    "By nbformat; and each cell has an id of its own, without which JupyterLab writes others when it saves."
+    found = [path for path in repository_files() if path.suffix == '.ipynb']
+    assert len(found) > len(BOOKS)
+    for path in found:
+        with open(ROOT / path, encoding='utf-8') as f: book = json.load(f)
+        cells = [cell['id'] for cell in book['cells']]
+        assert len(set(cells)) == len(cells), f'{path}: two cells have the id {max(cells, key=cells.count)}'
+        nbformat.validate(book)
 
 
 def test_numbers_are_unique():
