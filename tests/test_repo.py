@@ -350,6 +350,13 @@ def test_the_trends_are_those_of_the_records(records):
     assert -.55 < paired(three['5.0'])[0] < -.45 and nothing(three['5.0'])
     assert below(four['0.1']) and below(four['0.3']) and above(four['0.7'])
 
+    one, two, three, four = (rows('tangle-quick-learn', f's{k}') for k in (1, 2, 3, 4)) # with every mask learning: the same but for mu = 0
+    assert all(len(d) == 3 for t in (one, two, three, four) for d in t.values())
+    assert below(one['0']) and -.65 < paired(one['0'])[0] < -.55 and all(map(nothing, one.values()))
+    assert below(two['0.5 / 0.5']) and below(two['0.4 / 0.6']) and not below(two['0.2 / 0.8'])
+    assert -6.9 < paired(three['0.1'])[0] < -6.8 and below(three['0.5']) and nothing(three['2.0']) and nothing(three['5.0'])
+    assert below(four['0.1']) and below(four['0.3']) and above(four['0.7'])
+
     one, two, three, four = (rows('car-parts-warm', f's{k}') for k in (1, 2, 3, 4))
     assert all(len(d) == 3 for t in (one, two, three, four) for d in t.values())
     assert all(map(disagree, one.values())) and all(map(disagree, two.values()))
