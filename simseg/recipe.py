@@ -65,9 +65,9 @@ def data_sets(c:Config) -> Data:
 
 # %% ../nbs/19b_recipe.ipynb #0011
 def lr_factor(c:Config, step:int) -> float:
-    "Factor on the base learning rate at `step` (0..T-1) (CondInst; DeepLab's poly)."
+    "Factor on the base learning rate at `step` (0..T-1; afterwards poly is 0) (CondInst; DeepLab's poly)."
     warm = min(c.warmup_factor + (1 - c.warmup_factor) * step / max(c.warmup_steps, 1), 1.0) if c.warmup_steps else 1.0
-    if c.schedule == 'poly': return warm * (1 - step / c.steps)**0.9
+    if c.schedule == 'poly': return warm * max(1 - step / c.steps, 0.)**0.9
     return warm * 0.1**sum(step >= round(m * c.steps) for m in c.milestones)
 
 def base_lr(c:Config) -> float:

@@ -130,7 +130,7 @@ def centreness(sides:Tensor # [P,4] left, top, right, bottom, in any unit
     return (lr.amin(1) / lr.amax(1).clamp(min=1e-6) * (tb.amin(1) / tb.amax(1).clamp(min=1e-6))).sqrt()
 
 def giou_loss(a:Tensor, b:Tensor, eps:float=1e-7) -> Tensor: # [P] in [0,2]
-    "1 - GIoU of boxes [P,4], row by row (Rezatofighi et al. 2019). torchvision's waits ten times for the device."
+    "1 - GIoU of boxes [P,4], row by row (Rezatofighi et al. 2019); `eps` must be small beside areas. torchvision's waits ten times for the device."
     area = lambda sides: sides[:, 0] * sides[:, 1]
     inter = area((torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0))
     hull = area(torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2]))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'NO_OBJECT', 'NOWHERE', 'MATCH_PROJECTION', 'needed', 'settings', 'decoders', 'Said', 'grown', 'masks_of',
-           'box_costs', 'projection_costs', 'matches', 'box_losses', 'class_loss', 'true_masks', 'mask_losses']
+           'box_costs', 'projection_costs', 'matches', 'box_losses', 'class_loss', 'true_masks', 'on_our_grid',
+           'mask_losses']
 
 # %% ../../nbs/07b_models.queries.ipynb #0002
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def box_losses(said:Said, pos:Positives, boxes:Tensor, # [N,4] as shares of thei
     count = (world_mean(on_device([float(len(boxes))], boxes.device)) if over is None else over)[0].clamp(min=1)
     found, wanted = said.boxes[pos.level, pos.image, pos.location], boxes[pos.object]
     l1 = (found - box_convert(wanted, 'xyxy', 'cxcywh')).abs().sum()
-    return dict(l1=l1 / count, giou=giou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted).sum() / count)
+    return dict(l1=l1 / count, giou=giou_loss(box_convert(found, 'cxcywh', 'xyxy'), wanted, eps=1e-12).sum() / count)
 
 def class_loss(said:Said, pos:Positives, labels:Tensor) -> dict: # {'class'}
     "Cross-entropy of all queries, at each output a weighted mean over all processes' queries, summed over outputs. Every process must call it."
@@ -158,10 +159,14 @@ def true_masks(batch:Batch) -> list: # B of [n,H,W] float, in the padded image
         out.append(full)
     return out
 
+def on_our_grid(masks:Tensor) -> Tensor: # [n,H,W] float -> the same, half a pixel further left and up
+    "What transformers' losses must be given to teach that cell j of a map lies at 4j + 2: the mean of four pixels; the last row and column repeat."
+    return F.avg_pool2d(F.pad(masks, (0, 1, 0, 1), mode='replicate'), 2, 1) if len(masks) else masks
+
 def mask_losses(criterion, embedder, said:Said, batch:Batch) -> tuple: # Positives, {'class', 'mask', 'dice'}
     """transformers' matching and mask losses at every output, summed, over the mean number of objects of a process; `class_loss` of these matches.
     ValueError without true masks. Every process must call it."""
-    truth, labels, shape = true_masks(batch), [t.labels for t in batch.targets], [n // 4 for n in batch.images.shape[-2:]]
+    truth, labels, shape = [on_our_grid(m) for m in true_masks(batch)], [t.labels for t in batch.targets], [n // 4 for n in batch.images.shape[-2:]]
     start = [0, *torch.tensor([len(t) for t in batch.targets]).cumsum(0).tolist()]
     count = world_mean(on_device(float(start[-1]), batch.device)).clamp(min=1)
     rows, losses = [], dict.fromkeys(('mask', 'dice'), 0.)
