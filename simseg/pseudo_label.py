@@ -28,7 +28,8 @@ from .self_correction import instance_map, positive_weights
 from .sim import Memory, correct
 
 # %% auto #0
-__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'label_image', 'crowds', 'label_set', 'summary', 'boxes_of', 'main']
+__all__ = ['Labeller', 'labeller', 'relabel', 'coarse', 'label_image', 'crowds', 'label_set', 'summary', 'boxes_of',
+           'with_theirs', 'main']
 
 # %% ../nbs/25_pseudo_label.ipynb #0005
 @dataclass
@@ -176,6 +177,14 @@ def boxes_of(images:Path, boxes:Path) -> tuple: # CocoSet, {file: why} of images
     except ValueError as e: print('True masks are not compared with:', e, sep='\n', file=sys.stderr)
     return dataset, missing
 
+def with_theirs(done:dict, given:dict) -> dict: # of `label_set`; the json that was asked for
+    "Fields of the given json that this package does not know (attributes, licences, notes) stay where they were; what was made is ours."
+    def rows(name):
+        theirs = {row['id']: row for row in given[name]}
+        return [theirs.get(row['id'], {}) | row for row in done[name]]
+    info = given.get('info') if isinstance(given.get('info'), dict) else {}
+    return given | done | {name: rows(name) for name in ('images', 'categories', 'annotations')} | dict(info=info | done['info'])
+
 def _label(args):
     for name in ('threshold', 'least_score'):
         if not 0 <= getattr(args, name) < 1: raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must lie in [0, 1)")
@@ -199,7 +208,7 @@ def _label(args):
     done['annotations'] = [a for a in done['annotations'] if a['iscrowd'] or a['score'] >= args.least_score]
     done['info']['made_with'] = dict(method=c.method, test_size=c.test_size, prototypes=l.prototypes is not None, least_score=args.least_score)
     out = part_path(args.out) if stopped else args.out
-    write_json(out, done); journal.close(remove=not stopped)
+    write_json(out, with_theirs(done, json.loads(args.boxes.read_bytes()))); journal.close(remove=not stopped)
     if stopped and journal.path: print('the same command goes on from there')
     for name, value in summary(table, dataset.report).items(): print(f'{name:22}', f'{value:.4f}' if isinstance(value, float) else value)
     if args.least_score: print(f"{'below_least_score':22} {every - len(done['annotations'])}")

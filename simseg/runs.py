@@ -174,7 +174,9 @@ class Run:
         self._device, self._start, self._before = device, time.monotonic(), old.get('wall_seconds', 0)
         self._provenance = provenance(config['seed'], device) | dict(data_name=data_name, data_hash=data_hash, run_hash=run_hash(config, data_hash),
             started=old.get('started') or datetime.now(UTC).isoformat(timespec='seconds'), resumed=old.get('resumed', -1) + 1)
-        self._provenance |= kept | (dict(used=used) if used else {})
+        code = [f"{p['commit']}{'+' if p['dirty'] else ''}" for p in (old, self._provenance) if p.get('commit')]
+        earlier = old.get('earlier_commits', []) + (code[:1] if self._checkpointed and len(code) == 2 and code[0] != code[1] else [])
+        self._provenance |= kept | (dict(used=used) if used else {}) | (dict(earlier_commits=earlier) if earlier else {}) # of what it goes on from
         self._write_provenance()
         record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
         if digest := _digest(config.get('weights')): record['weights'] = f"sha256:{digest} {Path(config['weights']).name}"

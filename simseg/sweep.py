@@ -64,18 +64,32 @@ def _yaml(path):
     try: return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except yaml.YAMLError as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
 
+def _row(values, where):
+    row = _checked(Row, values, where)
+    for name, kind, what in (('label', str, 'text (a number in quotes)'), ('changes', dict, 'a mapping, {} where nothing changes'),
+                             ('paper', dict, 'a mapping, {} where the paper has no number'), ('default', bool, 'true or false')):
+        if not isinstance(value := getattr(row, name), kind): raise ValueError(f"{where}: `{name}` must be {what}, got {value!r}.")
+    if odd := sorted(set(row.paper) - set(MEASURES)): raise ValueError(f"{where}: unknown measure {odd[0]!r}. Known: {', '.join(MEASURES)}.")
+    for name, value in row.paper.items():
+        if value is not None and type(value) not in (int, float): raise ValueError(f"{where}: {name} must be a number, or empty, got {value!r}.")
+    if odd := sorted({'preset', 'seed'} & set(row.changes)):
+        raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
+    return row
+
 def read_table(path) -> Table:
     "A table from its file. ValueError names the file, the row and the field that is wrong."
     path, values = Path(path), _yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get('rows'), list): raise ValueError(f"{path} needs a list `rows`.")
-    rows = [_checked(Row, row, f"{path}, row {i + 1}") for i, row in enumerate(values['rows'])]
+    rows = [_row(row, f"{path}, row {i + 1}") for i, row in enumerate(values['rows'])]
+    seeds, labels = values.get('seeds'), [r.label for r in rows]
+    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        raise ValueError(f"{path}: `seeds` must be a list of whole numbers such as [0, 1, 2], got {seeds!r}.")
+    if twice := [name for name in labels if labels.count(name) > 1]: raise ValueError(f"{path}: two rows are called {twice[0]!r}.")
     if len(defaults := [r for r in rows if r.default]) != 1: raise ValueError(f"{path}: one row must have `default: true`, {len(defaults)} have.")
     for row in rows:
-        odd = sorted(set(row.paper) - set(MEASURES))
-        if odd: raise ValueError(f"{path}, row {row.label!r}: unknown measure {odd[0]!r}. Known: {', '.join(MEASURES)}.")
         try: config('smoke', **row.changes)
         except ValueError as e: raise ValueError(f"{path}, row {row.label!r}: {e}") from None
-    return _checked(Table, values | dict(name=path.stem, rows=tuple(rows), seeds=tuple(values.get('seeds', ()))), path)
+    return _checked(Table, values | dict(name=path.stem, rows=tuple(rows), seeds=tuple(seeds)), path)
 
 def read_setting(name:str, path) -> Setting: # of a settings.yaml
     "A setting by its name. ValueError at an unknown one."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['warm_up', 'branch', 'prepare', 'evaluate_model', 'judge_teacher', 'options', 'Failed', 'launch', 'runs_root',
-           'run_folder', 'begin', 'train', 'save_model', 'load_model', 'parse', 'said', 'leave', 'main',
+           'run_folder', 'begin', 'done_before', 'train', 'save_model', 'load_model', 'parse', 'said', 'leave', 'main',
            'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
@@ -20,7 +20,7 @@ from .data import tangle
 from .data.coco import CocoSet, ground_truth
 from .data.loader import eval_loader
 from .evaluate import evaluate
-from .files import load_checkpoint, save_checkpoint
+from .files import load_checkpoint, read_json, save_checkpoint
 from .inference import predict
 from .loop import HEADS, Bar, State, checkpoint, fit, make_fabric, restore
 from .pseudo_quality import pseudo_quality
@@ -146,6 +146,12 @@ def begin(c:Config) -> tuple: # Fabric, `resolved` configuration, Data
     fabric.barrier()
     return fabric, c, data_sets(c)
 
+def done_before(run:Run) -> str:
+    "What stands where nothing is trained, because the run is there: its code may be another than today's."
+    made = read_json(run.folder/'provenance.json')
+    by = f"by commit {made['commit'][:7]}{' with changes' if made['dirty'] else ''}" if made.get('commit') else 'by code without a commit'
+    return f"This run is done, {by}; nothing is trained. To train it by the code as it is now remove {run.folder} or choose another `out`."
+
 def train(c:Config, progress:bool=True) -> Run:
     """Train and evaluate what `c` says, in its run's folder. Errors: those of the data, RuntimeError where another process has the folder.
 
@@ -154,7 +160,9 @@ def train(c:Config, progress:bool=True) -> Run:
     fabric, c, data = begin(c)
     folder = run_folder(c, data)
     run = Run(folder) if fabric.global_rank == 0 else None
-    if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device, constants(c)) if run else None) == 'done': return run
+    if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device, constants(c)) if run else None) == 'done':
+        if run and progress: print(done_before(run))
+        return run
     try:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
