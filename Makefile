@@ -64,7 +64,7 @@ bench: $(TEST) ## measure times and memory as ratios, into results/local/bench (
 	$(IN_VENV) $(BIN)/papermill experiments/bench/bench.ipynb results/local/bench/bench.ipynb --kernel python3 --cwd . $(ARGS) </dev/null
 
 lab: $(TEST) ## open the notebooks in JupyterLab
-	$(IN_VENV) $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
+	$(IN_VENV) $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 export: $(TEST) ## write simseg/ from the notebooks
 	$(IN_VENV) $(BIN)/nbdev_export

@@ -28,7 +28,6 @@ parser.add_argument('--plain', action='store_true', help='masks alone, without b
 args = parser.parse_args()
 
 
-
 def named(c):
     name = NAMES[c.method] + ('\nbackground outside the box' if c.outside_loss else '')
     if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nwithout that start'

@@ -148,7 +148,8 @@ def begin(c:Config) -> tuple: # Fabric, `resolved` configuration, Data
 
 def done_before(run:Run) -> str:
     "What stands where nothing is trained, because the run is there: its code may be another than today's."
-    made = read_json(run.folder/'provenance.json')
+    path = run.folder/'provenance.json'
+    made = read_json(path) if path.exists() else {}
     by = f"by commit {made['commit'][:7]}{' with changes' if made['dirty'] else ''}" if made.get('commit') else 'by code without a commit'
     return f"This run is done, {by}; nothing is trained. To train it by the code as it is now remove {run.folder} or choose another `out`."
 
