@@ -42,7 +42,8 @@ def find_split(root:str|Path, # folder of the data set
         return [root/p for p in dict.fromkeys(found)]
     def fail(what, tried, option):
         raise FileNotFoundError(f"{root}: no {what} for split '{split}'; looked for\n  " + '\n  '.join(map(str, tried))
-            + f"\nPut it there, or name it by {option}= (simseg-data, simseg-eval, the reader). Training can hold out images of train: dev_images=")
+            + f"\nPut it there, or name it by {option}= (simseg-data, simseg-eval, the reader)."
+            + (' Training can hold out images of train: dev_images=' if (option, split) == ('annotations', 'val') else ''))
     tried = candidates(annotations, JSONS)
     path = next((p for p in tried if p.is_file()), None) or fail('annotations', tried, 'annotations')
     tried = candidates(images, FOLDERS)
