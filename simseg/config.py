@@ -110,6 +110,8 @@ class Config:
     paste_flip: float = F(0.0, 'probability that a pasted object is mirrored, ours', added=True)
     paste_scale: float = F(0.0, 'a pasted object is scaled by 2^s, s drawn from -this to this, ours', added=True)
     evaluate: str = F('student', 'whose weights are evaluated: student | teacher, SIM: student')
+    plugin: str = F('', "Python file that stands in for parts of the package (`simseg.plugin`), '' = none, ours", added=True)
+    knob: float = F(0.0, 'a number that the plugin may read, ours', added=True)
     # inference
     score_threshold: float = F(0.05, 'class times centre-ness, FCOS; Mask2Former has none')
     nms_threshold: float = F(0.6, 'IoU, class by class, FCOS')
@@ -210,6 +212,7 @@ def _check(c):
         if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
     for name in positive:
         if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
+    if c.tau < 1e-6: raise ValueError(f"Parameter tau must be at least 1e-6, got {c.tau}: similarities are divided by it.")
     for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
                  'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch', 'seed', 'data_seed',
                  'pairwise_weight', 'projection_weight', 'weight_decay', 'backbone_lr', 'warmup_factor', 'bottom_pixels'):
@@ -217,6 +220,7 @@ def _check(c):
     for name in ('ema_momentum', 'prototype_momentum'):
         if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
     if c.semantic_loss and c.method == 'supervised': raise ValueError("semantic_loss belongs to boxinst, pseudo and sim; supervised has true masks.")
+    if c.knob and not c.plugin: raise ValueError(f"Parameter knob is for a plugin to read, and there is none; got {c.knob}.")
     if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
     checkpoint = c.head == 'mask2former' and (Path(c.weights).is_dir() or re.fullmatch(r'[\w.-]+/[\w.-]+', c.weights))
     if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file() and not checkpoint:
@@ -250,7 +254,7 @@ def config(preset:str='quick', # name in `PRESETS`
     for name in changes:
         if name not in known: raise _nearest(name, known, 'parameter')
     if changes.get('steps') is not None: changes = dict(schedule_batch=0) | changes # steps given by hand are meant as they are
-    for name in ('out', 'warmups', 'weights'): # a home folder that no shell has put in
+    for name in ('out', 'warmups', 'weights', 'plugin'): # a home folder that no shell has put in
         if str(changes.get(name)).startswith('~'): changes[name] = str(Path(os.path.expanduser(changes[name])))
     values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
     return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))

@@ -85,7 +85,7 @@ SHARED = dict(steps='SOLVER.MAX_ITER', batch_size='SOLVER.IMS_PER_BATCH', moment
               warmup_steps='SOLVER.WARMUP_ITERS', warmup_factor='SOLVER.WARMUP_FACTOR', sizes='INPUT.MIN_SIZE_TRAIN', max_size='INPUT.MAX_SIZE_TRAIN',
               test_size='INPUT.MIN_SIZE_TEST', detections='TEST.DETECTIONS_PER_IMAGE', freeze_at='MODEL.BACKBONE.FREEZE_AT')
 DERIVED = ('preset', 'head', 'seed', 'lr', 'milestones', 'flip', 'precision') # from keys of Detectron2, but not one to one
-UNUSED = (*BOOKKEEPING, 'accumulate', 'schedule_batch') # Detectron2's own business, or not to be had there
+UNUSED = (*BOOKKEEPING, 'accumulate', 'schedule_batch', 'plugin', 'knob') # Detectron2's own business, or not to be had there
 OWN = [f.name for f in fields(Config) if f.name not in (*SHARED, *DERIVED, *UNUSED)] # in the node SIMSEG
 
 def add_simseg_config(cfg:CfgNode,

@@ -4,7 +4,7 @@
 
 # %% ../nbs/24_predict.ipynb #0002
 from __future__ import annotations
-import argparse, glob, json, os, sys
+import argparse, glob, hashlib, json, os, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from .show import distinct, panels, show_objects
 from .training import load_model
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'place', 'common_folder', 'overlay', 'write_overlay', 'rows_of',
-           'predict_files', 'command', 'left_out', 'ending', 'arguments', 'weight_files', 'journal_of', 'open_model',
-           'main']
+__all__ = ['SUFFIXES', 'MOST_SIDE', 'find_images', 'place', 'common_folder', 'overlay', 'overlay_name', 'write_overlay',
+           'rows_of', 'predict_files', 'command', 'left_out', 'ending', 'arguments', 'weight_files', 'journal_of',
+           'open_model', 'main']
 
 # %% ../nbs/24_predict.ipynb #0005
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
@@ -71,6 +71,14 @@ def overlay(image:Tensor, # [3,H,W] uint8
     show_objects(axes[0, 0], image, found, classes)
     return figure
 
+def overlay_name(name:str # of the image, below its folder
+                ) -> str:
+    "NAME.png; of a name so long that no file system has a longer one (255 bytes), its beginning and a hash of all of it."
+    folder, _, last = name.rpartition('/')
+    code = os.fsencode(last)
+    if len(code) > 251: last = f"{code[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(code).hexdigest()[:12]}"
+    return f'{folder}/{last}.png'.removeprefix('/')
+
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
     "`overlay` as a PNG, about as large as the image, of 800 pixels at least."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +106,7 @@ def predict_files(model, c:Config, classes:list, category_ids:list, files:list,
         for n, path in enumerate(tqdm(files, desc='predict', unit='image', disable=not progress), 1):
             name = place(path).relative_to(root).as_posix()
             try:
-                drawn, key = out/'overlays'/f'{name}.png', json.dumps([name, *stamp(path)])
+                drawn, key = out/'overlays'/overlay_name(name), json.dumps([name, *stamp(path)])
                 kept = journal.done.pop(key, None)
                 if overlays and kept and not (drawn.exists() and kept[2] == stamp(drawn)): kept = None # gone, or that of another call
                 if fresh := kept is None:

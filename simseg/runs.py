@@ -16,8 +16,8 @@ from .config import BOOKKEEPING, Config
 from .files import load_checkpoint, plain, read_json, read_log, save_checkpoint, write_file, write_json
 
 # %% auto #0
-__all__ = ['UNREAD', 'PACKAGES', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name', 'peak_memory',
-           'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'tell', 'stop_after_step', 'load_runs']
+__all__ = ['UNREAD', 'PACKAGES', 'named', 'run_key', 'run_hash', 'run_dir', 'git_state', 'package_version', 'device_name',
+           'peak_memory', 'provenance', 'Busy', 'Lock', 'Run', 'Stopped', 'tell', 'stop_after_step', 'load_runs']
 
 # %% ../nbs/19_runs.ipynb #0003
 try: import fcntl, resource
@@ -28,19 +28,26 @@ def _fields(config): return plain(asdict(config) if is_dataclass(config) else di
 
 def _later(): return {f.name: plain(f.metadata['before']) for f in fields(Config) if f.metadata['added']} # what records from before these fields had
 
-def _digest(weights): # of the content of a file or folder of weights, or as a record has it; None: they are no file
-    if told := re.fullmatch(r'sha256:([0-9a-f]{12}) .*', str(weights)): return told[1]
-    where = Path(str(weights))
+def _digest(path): # of the content of a file or a folder of weights, or as a record has it; None: there is no such file
+    if told := re.fullmatch(r'sha256:([0-9a-f]{12}) .*', str(path)): return told[1]
+    where = Path(str(path))
     files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
     return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12] if files else None
 
 UNREAD = dict(degenerate=('supervised', 'boxinst')) # fields that a method never reads: no part of its runs' identity
 
-def _hashed(config): # what identifies a run, beside data and seed; weights by the content of their file or folder
+def named(path:str # or what `named` made of it
+         ) -> str:
+    "A file by its content and its name, as a record has it: it holds no path of a machine. What is no file stays as it is."
+    digest = _digest(path)
+    return f"sha256:{digest} {str(path).split(' ', 1)[-1] if str(path).startswith('sha256:') else Path(path).name}" if digest else path
+
+def _hashed(config): # what identifies a run, beside data and seed; weights and plugin by the content of their file or folder
     given, later = _fields(config), _later()
     skip = {*BOOKKEEPING, 'seed', 'data', *(k for k, methods in UNREAD.items() if given.get('method') in methods)}
     kept = {k: v for k, v in given.items() if k not in skip and not (k in later and v == later[k])}
-    if digest := _digest(kept.get('weights')): kept['weights'] = digest
+    for k in ('weights', 'plugin'):
+        if k in kept: kept[k] = _digest(kept[k]) or kept[k]
     return kept
 
 def run_key(config # `Config`, or the dict of one
@@ -179,8 +186,8 @@ class Run:
         self._provenance |= kept | (dict(used=used) if used else {}) | (dict(earlier_commits=earlier) if earlier else {}) # of what it goes on from
         self._write_provenance()
         record = {k: v for k, v in config.items() if k not in ('out', 'warmups')} | dict(data=data_name) # a record holds no path of a machine
-        if digest := _digest(config.get('weights')): record['weights'] = f"sha256:{digest} {Path(config['weights']).name}"
-        write_json(self.folder/'config.json', record)
+        if config.get('plugin'): write_file(self.folder/'plugin.py', lambda f: f.write(Path(config['plugin']).read_bytes())) # to repeat it
+        write_json(self.folder/'config.json', record | {k: named(record[k]) for k in ('weights', 'plugin') if record.get(k)})
         return state
 
     def _write_provenance(self):

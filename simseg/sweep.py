@@ -7,7 +7,7 @@ __all__ = ['MEASURES', 'Row', 'Table', 'Setting', 'read_table', 'read_setting', 
            'progress']
 
 # %% ../nbs/22_sweep.ipynb #0002
-import statistics
+import os, statistics
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def _yaml(path):
     try: return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except yaml.YAMLError as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
 
-def _row(values, where):
+def _row(values, where, folder): # folder: of the file
     row = _checked(Row, values, where)
     for name, kind, what in (('label', str, 'text (a number in quotes)'), ('changes', dict, 'a mapping, {} where nothing changes'),
                              ('paper', dict, 'a mapping, {} where the paper has no number'), ('default', bool, 'true or false')):
@@ -74,13 +74,16 @@ def _row(values, where):
         if value is not None and type(value) not in (int, float): raise ValueError(f"{where}: {name} must be a number, or empty, got {value!r}.")
     if odd := sorted({'preset', 'seed'} & set(row.changes)):
         raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
+    if plugin := row.changes.get('plugin'): # where it lies is said from the table's file
+        row.changes['plugin'] = str((folder/os.path.expanduser(str(plugin))).resolve())
+        if not Path(row.changes['plugin']).is_file(): raise ValueError(f"{where}: plugin {plugin!r}: there is no file {row.changes['plugin']}.")
     return row
 
 def read_table(path) -> Table:
     "A table from its file. ValueError names the file, the row and the field that is wrong."
     path, values = Path(path), _yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get('rows'), list): raise ValueError(f"{path} needs a list `rows`.")
-    rows = [_row(row, f"{path}, row {i + 1}") for i, row in enumerate(values['rows'])]
+    rows = [_row(row, f"{path}, row {i + 1}", path.parent) for i, row in enumerate(values['rows'])]
     seeds, labels = values.get('seeds'), [r.label for r in rows]
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         raise ValueError(f"{path}: `seeds` must be a list of whole numbers such as [0, 1, 2], got {seeds!r}.")

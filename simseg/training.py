@@ -23,9 +23,10 @@ from .evaluate import evaluate
 from .files import load_checkpoint, read_json, save_checkpoint
 from .inference import predict
 from .loop import HEADS, Bar, State, checkpoint, fit, make_fabric, restore
+from .plugin import plugged
 from .pseudo_quality import pseudo_quality
-from .recipe import Data, constants, data_sets, plan, resolved, warmup_end
-from .runs import Busy, Run, Stopped, run_dir, stop_after_step, tell
+from .recipe import Data, constants, data_sets, plan, remarks, resolved, warmup_end
+from .runs import Busy, Run, Stopped, named, run_dir, stop_after_step, tell
 from .warmup import open_or_wait, warmup_config, warmup_dir
 from .weights import described, load_safetensors
 from lightning_fabric import Fabric
@@ -56,8 +57,10 @@ def branch(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, progre
 def prepare(parameters:str # JSON of a run's, with `warmups`
            ) -> Run|None:
     "Make the warm-up of a run alone: for a sweep, so that the runs that branch from it need not wait for each other."
-    fabric, c, data = begin(config(**json.loads(parameters)))
-    with stop_after_step(alone=fabric.world_size == 1) as asked: return warm_up(c, fabric, data, False, asked)
+    c = config(**json.loads(parameters))
+    with plugged(c.plugin, c.knob):
+        fabric, c, data = begin(c)
+        with stop_after_step(alone=fabric.world_size == 1) as asked: return warm_up(c, fabric, data, False, asked)
 
 # %% ../nbs/20_training.ipynb #0014
 def _gathered(predictions, rounds): # all ranks' Instances; every rank must exhaust it
@@ -106,7 +109,8 @@ def launch(c:Config, progress:bool=True, pause:float=1.0 # seconds between two l
     """Train on `c.devices` processes of this machine. Ctrl-C or SIGTERM goes on to them: Stopped when they have saved their step. Failed, a
     RuntimeError, with the end of what they said, where they fail."""
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(c.devices)]
-    here = resolved(c); run = Run(run_folder(here, data_sets(here)))
+    here = resolved(c); data = data_sets(here); run = Run(run_folder(here, data))
+    if progress: print(*remarks(data), sep='\n', end='\n' * bool(remarks(data)))
     bar = Bar(total=here.steps, desc=f'{c.method} on {c.devices} processes', disable=not progress)
     with tempfile.TemporaryFile('w+') as said, bar, stop_after_step() as asked:
         child = subprocess.Popen([*torchrun, '-m', 'simseg.training', *options(c)], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
@@ -154,16 +158,22 @@ def done_before(run:Run) -> str:
     return f"This run is done, {by}; nothing is trained. To train it by the code as it is now remove {run.folder} or choose another `out`."
 
 def train(c:Config, progress:bool=True) -> Run:
-    """Train and evaluate what `c` says, in its run's folder. Errors: those of the data, RuntimeError where another process has the folder.
+    """Train and evaluate what `c` says, in its run's folder. Errors: those of the data and of the plugin, RuntimeError where another process has the
+    folder.
 
     With devices > 1, called in a single process, it starts that many and follows them (`launch`)."""
-    if c.devices > 1 and 'WORLD_SIZE' not in os.environ: return launch(c, progress)
+    with plugged(c.plugin, c.knob) as replaced:
+        if replaced and progress and not int(os.environ.get('RANK', 0)): print(f"{Path(c.plugin).name} replaces {', '.join(replaced)}")
+        return launch(c, progress) if c.devices > 1 and 'WORLD_SIZE' not in os.environ else _train(c, progress)
+
+def _train(c, progress):
     fabric, c, data = begin(c)
     folder = run_folder(c, data)
     run = Run(folder) if fabric.global_rank == 0 else None
     if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device, constants(c)) if run else None) == 'done':
         if run and progress: print(done_before(run))
         return run
+    if run and progress: print(*remarks(data), sep='\n', end='\n' * bool(remarks(data)))
     try:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)
@@ -182,7 +192,7 @@ def train(c:Config, progress:bool=True) -> Run:
 
 def save_model(path, model:nn.Module, c:Config, dataset:CocoSet):
     "`path`, a file like model.pt: weights with all that prediction needs (configuration, class names and ids). OSError where it cannot be written."
-    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if k != 'out'}
+    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items() if k != 'out'} | dict(plugin=named(c.plugin))
     save_checkpoint(path, dict(model=model.state_dict(), config=kept, classes=list(dataset.classes), category_ids=list(dataset.category_ids)))
 
 def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, class names, category ids
@@ -211,8 +221,10 @@ def parse(args:list|None=None) -> Config:
         kind, many = type(f.default), isinstance(f.default, tuple)
         p.add_argument(f'--{f.name}', type=type(f.default[0]) if many else str if kind is bool else kind, nargs='+' if many else None,
                        help=f"{f.metadata['source']} (default: {f.default}, or the preset's)".replace('%', '%%'))
-    given = vars(p.parse_args([_underscored(word) for word in (sys.argv[1:] if args is None else args)]))
-    try: return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    given, strange = p.parse_known_args([_underscored(word) for word in (sys.argv[1:] if args is None else args)])
+    odd = {word[2:].split('=')[0]: None for word in strange if word.startswith('--')} # `config` says which was meant
+    if strange and not odd: p.error(f"unrecognized arguments: {' '.join(strange)}")
+    try: return config(**odd, **{k: tuple(v) if isinstance(v, list) else v for k, v in vars(given).items()})
     except ValueError as e: p.error(str(e))
 
 def said(e:Exception) -> str:
@@ -248,4 +260,6 @@ def keep_notebook(notebook) -> Path: # the copy
     return Path(shutil.copyfile(notebook, Path(''.join(shown[-1]))/'train.ipynb'))
 
 # %% ../nbs/20_training.ipynb #0021
-if __name__ == '__main__' and '__file__' in globals(): main()
+if __name__ == '__main__' and '__file__' in globals():
+    from simseg.training import main # the package's: a plugin replaces nothing in a copy
+    main()

@@ -81,6 +81,7 @@ class CocoSet:
     has_masks: bool # every annotation of these images, crowds too, has a segmentation in the json
     report: dict # counts
     annotation_ids: np.ndarray|None = None # [M] int64, as in the json
+    without_mask: tuple = () # ids of annotations that have no segmentation where others of these images have one
 
     def __len__(self): return len(self.image_ids)
 
@@ -147,18 +148,20 @@ def read(root:str|Path, # folder of the data set
     file_bytes = {k: _file_size(folder, photos[k][0], faults if missing is None else missing) for k in ids}
     if missing is not None: ids = [k for k in ids if file_bytes[k]]
     position, index = {k: n for n, k in enumerate(ids)}, {c: n for n, c in enumerate(names)}
-    found, crowds, no_mask = [], 0, 0
+    found, crowds, no_mask, seen = [], 0, [], 0
     for row, image, category, crowd in rows:
         if image not in position: continue
         extent = row['bbox'][2] > 0 and row['bbox'][3] > 0
-        crowds, no_mask = crowds + crowd, no_mask + (extent and not has_mask(row))
+        crowds, seen = crowds + crowd, seen + extent
+        if extent and not has_mask(row): no_mask.append(whole(row['id']))
         if crowd: continue
         if masks and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
-            faults.add('annotation: `segmentation` is not good (mend it, or train from boxes, which needs none)', f"annotation {row['id']}: {fault}")
+            faults.add('annotation: `segmentation` is not good (mend it; training from boxes reads none of train, and of a val where no annotation '
+                       'has one the boxes alone are judged)', f"annotation {row['id']}: {fault}")
         found.append((position[image], index[category], row['bbox'], row.get('segmentation') if masks else None, whole(row['id'])))
-    return _pack(folder, path, names, ids, [photos[k] for k in ids], [file_bytes[k] for k in ids], found, masks, crowds, no_mask, faults)
+    return _pack(folder, path, names, ids, [photos[k] for k in ids], [file_bytes[k] for k in ids], found, masks, crowds, no_mask, seen, faults)
 
-def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, faults): # the columns of a CocoSet
+def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, seen, faults): # the columns of a CocoSet
     found.sort(key=lambda f: f[0]) # by image; the order inside an image stays
     image = np.array([f[0] for f in found], int)
     sizes = np.array([p[1:] for p in photos], int).reshape(-1, 2)
@@ -169,8 +172,8 @@ def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no
                   no_area_dropped=int((~valid).sum()), clipped=int(clipped.sum()))
     return CocoSet(folder, path, list(names.values()), list(names), ids, [p[0] for p in photos], file_bytes, [p[1:] for p in photos],
                    boxes[valid], np.array([f[1] for f in found], int)[valid], np.concatenate([[0], count.cumsum()]),
-                   [f[3] for f, v in zip(found, valid) if v] if masks else None, no_mask == 0 and bool(found), report,
-                   np.array([f[4] for f in found], int)[valid])
+                   [f[3] for f, v in zip(found, valid) if v] if masks else None, not no_mask and bool(found), report,
+                   np.array([f[4] for f in found], int)[valid], tuple(no_mask) if len(no_mask) < seen else ())
 
 # %% ../../nbs/03b_data.coco.ipynb #0027
 def ground_truth(dataset:CocoSet) -> COCO:
@@ -184,7 +187,7 @@ def ground_truth(dataset:CocoSet) -> COCO:
         if dataset.has_masks:
             new['segmentation'] = row.get('segmentation')
             if fault := mask_fault(new['segmentation'], sizes[image]):
-                if box[2] > 0 and box[3] > 0: faults.add('annotation: `segmentation` is not good', f"annotation {row['id']}: {fault}")
+                if box[2] > 0 and box[3] > 0: faults.add('annotation: `segmentation` is not good (mend it)', f"annotation {row['id']}: {fault}")
                 continue # an object without extent and without a mask cannot be found
         new['area'] = row.get('area')
         if new['area'] is None: new['area'] = int(decode_masks([new['segmentation']], sizes[image]).sum()) if dataset.has_masks else box[2] * box[3]

@@ -45,7 +45,9 @@ def _features(name, weights, strides=(8, 16, 32)):
     if missing: raise ValueError(f"backbone {name!r} has no feature map at stride {missing[0]}; it has strides {steps}")
     if weights == 'timm' and name in MSRA: raise ValueError(f"backbone={name!r} has no weights of timm. Give the path of Detectron2's "
                                                             f"R-{name[-2:].replace('01', '101')}.pkl (ImageNetPretrained/MSRA), or weights='none'.")
-    net = network(name, pretrained=weights == 'timm', out_indices=tuple(range(len(steps))), **kwargs)
+    try: net = network(name, pretrained=weights == 'timm', out_indices=tuple(range(len(steps))), **kwargs)
+    except OSError as e: raise OSError(f"weights='timm' downloads {name} from huggingface.co, which failed: {e} Without network: weights='package' "
+                                       f"({', '.join(PACKAGED)}), the path of a file, or 'none'.") from e
     if weights not in ('timm', 'none'): fill(net, name, weights)
     return net, steps
 
