@@ -176,14 +176,15 @@ from simseg.training import train
 usual = dict(batch_size=4, devices=2, device='cpu', out=sys.argv[1])
 run = train(config('smoke', method='boxinst', **usual), progress=False)
 print('RUN', run.state, run.entries[-1]['step'])
-open('own.py', 'w').write('''
+own = sys.argv[1] + '.py'
+open(own, 'w').write('''
 from simseg.losses.box import low_level
 from simseg.plugin import knob, replaces
 @replaces('simseg.losses.box.low_level')
 def mine(out, batch, ramp, threshold, bottom):
     return low_level(out, batch, ramp, threshold, bottom) | dict(mine=out.logits.sum() * 0 + knob())
 ''')
-own = train(config('smoke', method='boxinst', plugin='own.py', knob=3., **usual), progress=False)
+own = train(config('smoke', method='boxinst', plugin=own, knob=3., **usual), progress=False)
 print('OWN', {e['mine'] for e in own.entries}, own.folder != run.folder)
 try: train(config('smoke', lr=1e30, clip_norm=0., optimizer='sgd', warmup_steps=0, **usual), progress=False)
 except RuntimeError as e: print('FAILED', 'is not finite' in str(e))"""
