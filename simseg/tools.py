@@ -125,6 +125,7 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
         known = {place(folder/name) for name in dataset.files}
         report['images_without_entry'] = sum(place(p) not in known for p in find_images([folder], Path('/dev/null'))[0])
         report['has_masks'] = dataset.has_masks
+        if few := dataset.without_mask: report['without_mask'] = f"{len(few)}: annotations {', '.join(map(str, few[:5]))}{', ...' * (len(few) > 5)}"
     return faults, report
 
 # %% ../nbs/26_tools.ipynb #0017
