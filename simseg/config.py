@@ -189,7 +189,7 @@ def _cast(f, value):
     if kind is bool:
         if str(value).lower() not in ('true', 'false'): raise ValueError(f"Parameter {f.name} wants True or False, got {value!r}.")
         return str(value).lower() == 'true'
-    if kind is str and isinstance(value, int) and not isinstance(value, bool): value = str(value) # papermill -p precision 32
+    if kind is str and (isinstance(value, Path) or isinstance(value, int) and not isinstance(value, bool)): value = str(value) # -p precision 32
     whole = isinstance(value, float) and value.is_integer()
     if isinstance(value, bool) or not isinstance(value, (kind, int) if kind is float or whole else kind):
         if not (kind is int and whole): raise ValueError(f"Parameter {f.name} wants {kind.__name__}, got {value!r}.")

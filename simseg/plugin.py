@@ -4,7 +4,7 @@
 
 # %% ../nbs/19g_plugin.ipynb #0002
 from __future__ import annotations
-import contextlib, difflib, importlib, inspect, sys, traceback
+import contextlib, difflib, importlib, inspect, sys, tempfile, traceback, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,24 +12,33 @@ from types import ModuleType
 from .runs import named
 
 # %% auto #0
-__all__ = ['replaces', 'knob', 'plugged']
+__all__ = ['NAME', 'SHARED', 'Plugin', 'replaces', 'knob', 'plugged']
 
 # %% ../nbs/19g_plugin.ipynb #0005
+NAME = 'simseg_plugin' # of its module
+SHARED = ('simseg.data.tangle.', 'simseg.data.scenes.', 'simseg.data.shapes.') # these draw the embedded set, which all runs share
+
 @dataclass
-class _Plugin:
-    path: Path
-    content: str # see `named`
-    knob: float
+class Plugin:
+    "What is in force. `copy` is a file of its own, which no edit reaches while the run lasts."
+    path: Path|str = '' # as given
+    copy: str = ''
+    content: str = '' # see `named`
+    knob: float = 0.
     names: list = field(default_factory=list) # what was replaced
 
 _now = None # the plugin in force
 
 def _find(name): # owner (a module or class), attribute, what is there
+    if not isinstance(name, str): raise ValueError("@replaces takes the name of what is replaced: write @replaces('simseg.module.function')")
     parts = name.split('.')
+    if parts[0] != 'simseg': raise ValueError(f"{name} is not of this package; a name is whole, as 'simseg.self_correction.rectify'.")
+    if name.startswith(SHARED):
+        raise ValueError(f"{name} draws the embedded set, which lies on the disk for all runs. Make a set of your own in COCO form instead.")
     for n in range(len(parts) - 1, 0, -1):
         try: owner = importlib.import_module('.'.join(parts[:n]))
         except ModuleNotFoundError as e:
-            if str(e.name).split('.')[0] != parts[0]: raise # a package that the module needs
+            if str(e.name).split('.')[0] != 'simseg': raise # a package that the module needs
             continue
         for k, part in enumerate(parts[n:], n):
             if not hasattr(owner, part): break
@@ -37,16 +46,16 @@ def _find(name): # owner (a module or class), attribute, what is there
             owner = getattr(owner, part)
         near = difflib.get_close_matches(part, dir(owner), n=1)
         raise ValueError(f"There is no {name}: {'.'.join(parts[:k])} has no {part!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
-    raise ValueError(f"There is no {name}: no module is called {parts[0]!r}.")
 
 def _misfit(new, old): # what is wrong with the parameters, or None
-    try: mine, theirs = inspect.signature(new).parameters, inspect.signature(old).parameters
+    try: mine, theirs = (list(inspect.signature(f).parameters.values()) for f in (new, old))
     except (TypeError, ValueError): return None # written in C
-    kinds = {p.kind for p in mine.values()}
-    if {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds: return None
-    rest = [k for k, p in list(mine.items())[len(theirs):] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if list(mine)[:len(theirs)] == list(theirs) and not rest: return None
-    return f"it takes ({', '.join(mine)}), what it replaces takes ({', '.join(theirs)}): begin with these, and give defaults to what follows"
+    if {p.kind for p in mine} >= {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}: return None
+    fits = len(mine) >= len(theirs) and all((a.name, a.kind) == (b.name, b.kind) and (a.default is not a.empty or b.default is b.empty)
+                                            for a, b in zip(mine, theirs))
+    if fits and not [p for p in mine[len(theirs):] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]: return None
+    a, b = (', '.join(str(p.replace(annotation=p.empty)) for p in ps) for ps in (mine, theirs))
+    return f"it takes ({a}), what it replaces takes ({b}): begin with these, with their defaults, and give defaults to what follows"
 
 def _modules(): return [m for name, m in list(sys.modules.items()) if name.split('.')[0] == 'simseg' and isinstance(m, ModuleType)]
 
@@ -59,17 +68,27 @@ def _swap(old, new): # in every module of the package and in their dictionaries
 
 def replaces(name:str # of a function, class or method: 'simseg.self_correction.rectify', 'simseg.prototypes.Prototypes.update'
             ):
-    """Decorator of a plugin: what it decorates stands for `name` wherever the package uses it. ValueError where there is no such name or the
-    parameters differ. Imported without a run, as by a test, the file's function is just a function; in a notebook's cell it is a RuntimeError."""
+    """Decorator of a plugin: what it decorates stands for `name` wherever the package uses it. ValueError where there is no such function or
+    class, or the parameters differ. Imported without a run, as by a test, the file's function is just a function; in a notebook's cell it is a
+    RuntimeError."""
+    if not isinstance(name, str): _find(name)
+    caller = sys._getframe(1).f_globals.get('__name__')
     def put(new):
         if _now is None:
-            if getattr(new, '__module__', None) == '__main__':
+            if caller == '__main__':
                 raise RuntimeError(f"{new.__name__} would replace {name} in no run and no record: write the cell to a file (%%writefile own.py) "
                                    "and give it as plugin='own.py', or open it with `plugged`.")
             return new
-        owner, attribute, old = _find(name)
+        if caller != NAME: raise ValueError(f"A plugin is one file, whose text is the record: put what replaces {name} into it, not into {caller}.")
+        owner, attribute, held = _find(name)
+        bound = type(held) if isinstance(held, (staticmethod, classmethod)) else None
+        old = held.__func__ if bound else held
+        if not (inspect.isfunction(old) or isinstance(old, type) or hasattr(old, '__wrapped__')):
+            raise ValueError(f"{name} is no function and no class: assign it in the file, in each module that uses it.")
+        if not str(getattr(old, '__module__', '')).startswith(('simseg.', NAME)):
+            raise ValueError(f"{name} is of {old.__module__}, not of this package.")
         if wrong := _misfit(new, old): raise ValueError(f"{new.__name__} cannot replace {name}: {wrong}.")
-        if isinstance(owner, type): setattr(owner, attribute, new)
+        if isinstance(owner, type): setattr(owner, attribute, bound(new) if bound else new)
         else: _swap(old, new)
         _now.names.append(name)
         return new
@@ -80,7 +99,7 @@ def knob() -> float:
     return _now.knob if _now else 0.
 
 # %% ../nbs/19g_plugin.ipynb #0007
-def _held(): # [(what holds names, how to set one, its content)]
+def _held(): # [(what holds names, its content)]
     found = []
     for m in _modules():
         found.append((m, dict(vars(m))))
@@ -88,42 +107,69 @@ def _held(): # [(what holds names, how to set one, its content)]
         found += [(v, dict(vars(v))) for v in vars(m).values() if isinstance(v, type) and v.__module__ == m.__name__]
     return found
 
+def _differs(owner, before):
+    now = owner if type(owner) is dict else vars(owner)
+    return [*now] != [*before] or any(now[k] is not v for k, v in before.items())
+
 def _put_back(held):
     for owner, before in held:
-        if type(owner) is dict:
-            if [*owner] != [*before] or any(owner[k] is not v for k, v in before.items()): owner.clear(); owner.update(before)
-            continue
+        if not _differs(owner, before): continue
+        if type(owner) is dict: owner.clear(); owner.update(before); continue
         for k in [k for k in vars(owner) if k not in before]: delattr(owner, k)
         for k, v in before.items():
             if vars(owner).get(k) is not v: setattr(owner, k, v)
 
-def _where(e, path): # the last line of the file that an error went through
-    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)] or [getattr(e, 'lineno', None)]
-    return f'{path}, line {lines[-1]}' if lines[-1] else str(path)
+def _forget(): # results that public functions keep
+    for m in _modules():
+        for k, v in list(vars(m).items()):
+            if hasattr(v, 'cache_clear') and not k.startswith('_'): v.cache_clear()
+
+def _where(e, path): # the last line of the file that an error went through, or None
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
+    lines += [e.lineno] if isinstance(e, SyntaxError) and e.filename == str(path) else []
+    return f'{path}, line {lines[-1]}' if lines else None
+
+@contextlib.contextmanager
+def _told(path): # errors that come of the file name it
+    try: yield
+    except Exception as e:
+        if (where := _where(e, path)) is None: raise
+        raise ValueError(f"{where}: {type(e).__name__}: {e}") from e
+
+def _content(path): # bytes; ValueError where there is no such file
+    if str(path).startswith('sha256:'):
+        raise ValueError(f"plugin = '{path}' is how a record names one; the file lies in the run's folder: plugin='RUN/plugin.py'")
+    if not path.is_file(): raise ValueError(f"plugin = '{path}': {'this is a folder' if path.is_dir() else 'there is no such file'}")
+    return path.read_bytes()
 
 @contextlib.contextmanager
 def plugged(path:str|Path, # of the plugin; '': none
             knob:float=0.0):
-    """Inside, the file's parts stand in for the package's; yields the names that it replaced. ValueError names the file, and the line that fails. The
-    same plugin inside itself is one; RuntimeError at another."""
+    """Inside, the file's parts stand in for the package's; yields a `Plugin`. ValueError names the file and its line, also for what goes wrong in it
+    later. The same plugin inside itself is one; RuntimeError at another."""
     global _now
-    if not path: yield []; return
-    path = Path(path).expanduser()
-    if not path.is_file(): raise ValueError(f"plugin = '{path}': there is no such file")
-    content = named(str(path))
-    if _now is not None:
-        if (_now.content, _now.knob) != (content, float(knob)): raise RuntimeError(f"{path}: {_now.path} is in force already, at knob {_now.knob:g}")
-        yield _now.names; return
-    before, had = _held(), {m.__name__ for m in _modules()}
-    _now = _Plugin(path, content, float(knob))
-    try:
-        own = ModuleType('simseg_plugin'); own.__file__ = str(path)
-        try: exec(compile(path.read_bytes(), str(path), 'exec'), vars(own))
-        except Exception as e: raise ValueError(f"{_where(e, path)}: {type(e).__name__}: {e}") from e
-        yield _now.names
-    finally:
-        _now = None
-        for name in [m.__name__ for m in _modules() if m.__name__ not in had]: # imported by the plugin or under it: may hold its parts
-            parent, _, last = name.rpartition('.')
-            sys.modules.pop(name); vars(sys.modules.get(parent, ModuleType(''))).pop(last, None)
-        _put_back(before)
+    if not str(path): yield Plugin(); return
+    path = Path(path).expanduser(); text = _content(path)
+    with tempfile.TemporaryDirectory(prefix='simseg-') as folder:
+        copy = Path(folder)/path.name; copy.write_bytes(text)
+        new = Plugin(path, str(copy), named(str(copy)), float(knob))
+        if _now is not None:
+            if (_now.content, _now.knob) != (new.content, new.knob):
+                raise RuntimeError(f"{path}: {_now.path} is in force already, at knob {_now.knob:g}")
+            yield _now; return
+        before, had = _held(), {m.__name__ for m in _modules()}
+        _forget(); _now = new
+        own = ModuleType(NAME); own.__file__ = str(path); sys.modules[NAME] = own
+        try:
+            with _told(path):
+                exec(compile(text, str(path), 'exec'), vars(own))
+                if not new.names and not any(_differs(*h) for h in before if h[0] is not sys.modules[__name__]):
+                    warnings.warn(f"{path} replaces nothing of the package", stacklevel=3)
+                yield new
+        finally:
+            _now = None
+            sys.modules.pop(NAME, None)
+            for name in [m.__name__ for m in _modules() if m.__name__ not in had]: # imported by the plugin or under it: may hold its parts
+                parent, _, last = name.rpartition('.')
+                sys.modules.pop(name); vars(sys.modules.get(parent, ModuleType(''))).pop(last, None)
+            _put_back(before); _forget()

@@ -30,6 +30,7 @@ def _later(): return {f.name: plain(f.metadata['before']) for f in fields(Config
 
 def _digest(path): # of the content of a file or a folder of weights, or as a record has it; None: there is no such file
     if told := re.fullmatch(r'sha256:([0-9a-f]{12}) .*', str(path)): return told[1]
+    if not str(path): return None
     where = Path(str(path))
     files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.suffix in ('.safetensors', '.bin')) if where.is_dir() else []
     return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12] if files else None

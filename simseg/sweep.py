@@ -75,7 +75,8 @@ def _row(values, where, folder): # folder: of the file
     if odd := sorted({'preset', 'seed'} & set(row.changes)):
         raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
     if plugin := row.changes.get('plugin'): # where it lies is said from the table's file
-        row.changes['plugin'] = str((folder/os.path.expanduser(str(plugin))).resolve())
+        if not isinstance(plugin, str): raise ValueError(f"{where}: `plugin` must be text, the name of a Python file, got {plugin!r}.")
+        row.changes['plugin'] = str((folder/os.path.expanduser(plugin)).resolve())
         if not Path(row.changes['plugin']).is_file(): raise ValueError(f"{where}: plugin {plugin!r}: there is no file {row.changes['plugin']}.")
     return row
 

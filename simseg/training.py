@@ -58,8 +58,8 @@ def prepare(parameters:str # JSON of a run's, with `warmups`
            ) -> Run|None:
     "Make the warm-up of a run alone: for a sweep, so that the runs that branch from it need not wait for each other."
     c = config(**json.loads(parameters))
-    with plugged(c.plugin, c.knob):
-        fabric, c, data = begin(c)
+    with plugged(c.plugin, c.knob) as own:
+        fabric, c, data = begin(replace(c, plugin=own.copy))
         with stop_after_step(alone=fabric.world_size == 1) as asked: return warm_up(c, fabric, data, False, asked)
 
 # %% ../nbs/20_training.ipynb #0014
@@ -162,8 +162,12 @@ def train(c:Config, progress:bool=True) -> Run:
     folder.
 
     With devices > 1, called in a single process, it starts that many and follows them (`launch`)."""
-    with plugged(c.plugin, c.knob) as replaced:
-        if replaced and progress and not int(os.environ.get('RANK', 0)): print(f"{Path(c.plugin).name} replaces {', '.join(replaced)}")
+    with plugged(c.plugin, c.knob) as own:
+        if own.names and progress and not int(os.environ.get('RANK', 0)): print(f"{Path(c.plugin).name} replaces {', '.join(own.names)}")
+        loading = [n for n in own.names if n.startswith(('simseg.data.', 'simseg.core.'))]
+        if loading and c.workers:
+            raise ValueError(f"{c.plugin} replaces {loading[0]}, which the loader's processes use, and they have the package's own: set workers=0.")
+        c = replace(c, plugin=own.copy)
         return launch(c, progress) if c.devices > 1 and 'WORLD_SIZE' not in os.environ else _train(c, progress)
 
 def _train(c, progress):
@@ -204,7 +208,8 @@ def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, cla
     except (ValueError, RuntimeError) as e: raise ValueError(f"{path}: {e}") from e
     try: model.load_state_dict(saved['model'])
     except (RuntimeError, TypeError, AttributeError) as e:
-        raise ValueError(f"{path}: its weights are not those of the network that its configuration describes ({str(e)[:200]}). Get it again.") from e
+        cure = "It was trained with a plugin: open it inside `with plugged('RUN/plugin.py', knob):`." if c.plugin else 'Get it again.'
+        raise ValueError(f"{path}: its weights are not those of the network that its configuration describes ({str(e)[:200]}). {cure}") from e
     return model.eval(), c, classes, ids
 
 # %% ../nbs/20_training.ipynb #0020

@@ -181,7 +181,7 @@ open(own, 'w').write('''
 from simseg.losses.box import low_level
 from simseg.plugin import knob, replaces
 @replaces('simseg.losses.box.low_level')
-def mine(out, batch, ramp, threshold, bottom):
+def mine(out, batch, ramp=1., threshold=.3, bottom=0):
     return low_level(out, batch, ramp, threshold, bottom) | dict(mine=out.logits.sum() * 0 + knob())
 ''')
 own = train(config('smoke', method='boxinst', plugin=own, knob=3., **usual), progress=False)
