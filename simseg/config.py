@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'MASK2FORMER', 'OURS', 'BOOKKEEPING', 'CHOICES', 'PRESETS', 'WITH_HEAD', 'F',
-           'Config', 'preset_values', 'config', 'differences', 'describe']
+__all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'MASK2FORMER', 'OURS', 'BOOKKEEPING', 'CHOICES', 'PRESETS', 'WITH_HEAD',
+           'RANGES', 'F', 'Config', 'preset_values', 'config', 'differences', 'describe']
 
 # %% ../nbs/00b_config.ipynb #0017
 # `added`: after runs had been recorded, which had `before` (None: the default); at that value a field is not in the hash of a run
@@ -196,54 +196,51 @@ def _cast(f, value):
     return kind(value)
 
 # %% ../nbs/00b_config.ipynb #0020
-def _check(c):
+RANGES = ( # (fields, what holds for the value of each, what the error says), one after the other
+    ("""camouflage overlap flip momentum tau_low tau_high ema_momentum score_threshold nms_threshold colour_threshold warmup_share alpha
+        prototype_momentum paste_share paste_chance paste_shift paste_flip""", lambda v: 0 <= v <= 1, 'must lie in [0, 1]'),
+    ("""steps batch_size lr max_size test_size channels mask_branch mask_channels head_channels tau scene devices accumulate max_positives log_every
+        save_every detections prototypes epsilon sinkhorn_iterations bank queries encoder_layers decoder_layers feedforward points""",
+     lambda v: v > 0, 'must be greater than 0'),
+    ("""train_images val_images dev_images workers warmup_steps mu lambda1 lambda2 clip_norm tower paste_most paste_scale semantic_loss outside_loss
+        filled_start crop schedule_batch seed data_seed pairwise_weight projection_weight weight_decay backbone_lr warmup_factor bottom_pixels""",
+     lambda v: v >= 0, 'must not be negative'),
+    ('tau', lambda v: v >= 1e-6, 'must be at least 1e-6, for similarities are divided by it'),
+    ('ema_momentum prototype_momentum', lambda v: v < 1, 'must be below 1, at which nothing would ever move'),
+    ('jitter', lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, 'wants the smallest and the largest scale, such as [0.1, 2.0]'),
+    ('freeze_at', lambda v: 0 <= v <= 5, 'must lie in 0..5'),
+    ('levels', lambda v: 3 <= v <= 5, 'must lie in 3..5 (masks read P3 to P5)'),
+    ('milestones', lambda v: all(0 < m <= 1 for m in v), 'wants shares of the schedule in (0, 1]'),
+    ('sizes', lambda v: v and min(v) >= 32, 'wants short sides of at least 32 pixels'),
+    ('test_size max_size', lambda v: v >= 32, 'wants at least 32 pixels'),
+    ('crop', lambda v: v == 0 or v >= 32, 'wants at least 32 pixels, or 0'),
+)
+
+def _check_values(c): # each by itself
     for name, allowed in CHOICES.items():
         if getattr(c, name) not in allowed: raise _nearest(getattr(c, name), allowed, f"value of {name}")
-    unit = ('camouflage', 'overlap', 'flip', 'momentum', 'tau_low', 'tau_high', 'ema_momentum', 'score_threshold', 'nms_threshold',
-            'colour_threshold', 'warmup_share', 'alpha', 'prototype_momentum', 'paste_share', 'paste_chance', 'paste_shift',
-            'paste_flip')
-    positive = ('steps', 'batch_size', 'lr', 'max_size', 'test_size', 'channels', 'mask_branch', 'mask_channels', 'head_channels', 'tau',
-                'scene', 'devices', 'accumulate', 'max_positives', 'log_every', 'save_every', 'detections',
-                'prototypes', 'epsilon', 'sinkhorn_iterations', 'bank', 'queries', 'encoder_layers', 'decoder_layers', 'feedforward', 'points')
-    for f in fields(c):
-        if isinstance(getattr(c, f.name), float) and not math.isfinite(getattr(c, f.name)):
-            raise ValueError(f"Parameter {f.name} must be a finite number, got {getattr(c, f.name)}.")
-    for name in unit:
-        if not 0 <= getattr(c, name) <= 1: raise ValueError(f"Parameter {name} must lie in [0, 1], got {getattr(c, name)}.")
-    for name in positive:
-        if not getattr(c, name) > 0: raise ValueError(f"Parameter {name} must be greater than 0, got {getattr(c, name)}.")
-    if c.tau < 1e-6: raise ValueError(f"Parameter tau must be at least 1e-6, got {c.tau}: similarities are divided by it.")
-    for name in ('train_images', 'val_images', 'dev_images', 'workers', 'warmup_steps', 'mu', 'lambda1', 'lambda2', 'clip_norm', 'tower',
-                 'paste_most', 'paste_scale', 'semantic_loss', 'outside_loss', 'filled_start', 'crop', 'schedule_batch', 'seed', 'data_seed',
-                 'pairwise_weight', 'projection_weight', 'weight_decay', 'backbone_lr', 'warmup_factor', 'bottom_pixels'):
-        if getattr(c, name) < 0: raise ValueError(f"Parameter {name} must not be negative, got {getattr(c, name)}.")
-    for name in ('ema_momentum', 'prototype_momentum'):
-        if getattr(c, name) == 1: raise ValueError(f"Parameter {name} must be below 1: at 1 nothing would ever move.")
-    if c.semantic_loss and c.method == 'supervised': raise ValueError("semantic_loss belongs to boxinst, pseudo and sim; supervised has true masks.")
-    if c.knob and not c.plugin: raise ValueError(f"Parameter knob is for a plugin to read, and there is none; got {c.knob}.")
-    if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
+    numbers = ' '.join(f.name for f in fields(c) if isinstance(getattr(c, f.name), float))
+    for names, holds, must in ((numbers, math.isfinite, 'must be a finite number'), *RANGES):
+        for name in names.split():
+            if not holds(getattr(c, name)): raise ValueError(f"Parameter {name} {must}, got {getattr(c, name)}.")
+
+def _check_network(c): # weights, and channels by the norms and the head
     checkpoint = c.head == 'mask2former' and (Path(c.weights).is_dir() or re.fullmatch(r'[\w.-]+/[\w.-]+', c.weights))
     if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file() and not checkpoint:
         raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
     if c.head == 'mask2former' and c.channels % 32:
         raise ValueError(f"Parameter channels must be a multiple of 32 (group norm and 8 attention heads) with head='mask2former', got {c.channels}.")
-    if len(c.jitter) != 2 or not 0 < c.jitter[0] <= c.jitter[1] < math.inf:
-        raise ValueError(f"Parameter jitter wants the smallest and the largest scale, such as [0.1, 2.0], got {c.jitter}.")
     if c.channels < 4 or c.channels % min(32, c.channels // 4):
         raise ValueError(f"Parameter channels must be at least 4 and divide into group norm's {min(32, max(c.channels // 4, 1))} groups, "
                          f"got {c.channels}.")
-    if not 0 <= c.freeze_at <= 5: raise ValueError(f"Parameter freeze_at must lie in 0..5, got {c.freeze_at}.")
-    if not all(0 < m <= 1 for m in c.milestones):
-        raise ValueError(f"Parameter milestones wants shares of the schedule in (0, 1], got {c.milestones}.")
-    if not 3 <= c.levels <= 5: raise ValueError(f"Parameter levels must lie in 3..5 (masks read P3 to P5), got {c.levels}.")
-    if not c.sizes or min(c.sizes) < 32: raise ValueError(f"Parameter sizes wants short sides of at least 32 pixels, got {c.sizes}.")
-    for name in ('test_size', 'max_size', 'crop'):
-        if getattr(c, name) < 32 and (name, getattr(c, name)) != ('crop', 0):
-            raise ValueError(f"Parameter {name} wants at least 32 pixels, got {getattr(c, name)}.")
+
+def _check_together(c): # values that do not go with each other
+    if c.semantic_loss and c.method == 'supervised': raise ValueError("semantic_loss belongs to boxinst, pseudo and sim; supervised has true masks.")
+    if c.knob and not c.plugin: raise ValueError(f"Parameter knob is for a plugin to read, and there is none; got {c.knob}.")
+    if c.tau_low > c.tau_high: raise ValueError(f"tau_low {c.tau_low} is above tau_high {c.tau_high}.")
     if c.batch_size % (c.devices * c.accumulate):
         parts = f" with {c.accumulate} parts each" if c.accumulate > 1 else ''
         raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices{parts}.")
-    return c
 
 def config(preset:str='quick', # name in `PRESETS`
            **changes # fields of `Config`; None leaves the preset's value
@@ -257,7 +254,9 @@ def config(preset:str='quick', # name in `PRESETS`
     for name in ('out', 'warmups', 'weights', 'plugin'): # a home folder that no shell has put in
         if str(changes.get(name)).startswith('~'): changes[name] = str(Path(os.path.expanduser(changes[name])))
     values = preset_values(preset, changes.get('head')) | {k: v for k, v in changes.items() if v is not None} | dict(preset=preset)
-    return _check(Config(**{k: _cast(known[k], v) for k, v in values.items()}))
+    c = Config(**{k: _cast(known[k], v) for k, v in values.items()})
+    for check in (_check_values, _check_network, _check_together): check(c)
+    return c
 
 # %% ../nbs/00b_config.ipynb #0023
 def differences(c:Config) -> list: # [(name, the paper's value, ours, source)]
