@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from .runs import named
+from .files import user_path
 
 # %% auto #0
 __all__ = ['NAME', 'SHARED', 'Plugin', 'replaces', 'knob', 'plugged']
@@ -21,10 +21,10 @@ SHARED = ('simseg.data.tangle.', 'simseg.data.scenes.', 'simseg.data.shapes.') #
 @dataclass
 class Plugin:
     "What is in force. `copy` is a file of its own, which no edit reaches while the run lasts."
-    path: Path|str = '' # as given
-    copy: str = ''
-    content: str = '' # see `named`
+    path: Path|str = '' # as given; '': none
+    text: bytes = b''
     knob: float = 0.
+    copy: str = ''
     names: list = field(default_factory=list) # what was replaced
 
 _now = None # the plugin in force
@@ -146,23 +146,24 @@ def _content(path): # bytes; ValueError where there is no such file
 def plugged(path:str|Path, # of the plugin; '': none
             knob:float=0.0):
     """Inside, the file's parts stand in for the package's; yields a `Plugin`. ValueError names the file and its line, also for what goes wrong in it
-    later. The same plugin inside itself is one; RuntimeError at another."""
+    later. The same plugin inside itself is one; RuntimeError at another, or at none: a run's record would not tell what was in force."""
     global _now
-    if not str(path): yield Plugin(); return
-    path = Path(path).expanduser(); text = _content(path)
+    path = user_path(path) if str(path) else ''
+    new = Plugin(path, _content(path) if path else b'', float(knob))
+    if _now is not None:
+        if (_now.text, _now.knob) != (new.text, new.knob):
+            wanted = f'{path} at {new.knob:g}' if path else 'no plugin'
+            raise RuntimeError(f"{_now.path} is in force, at knob {_now.knob:g}, where {wanted} is asked for")
+        yield _now; return
+    if not path: yield new; return
     with tempfile.TemporaryDirectory(prefix='simseg-') as folder:
-        copy = Path(folder)/path.name; copy.write_bytes(text)
-        new = Plugin(path, str(copy), named(str(copy)), float(knob))
-        if _now is not None:
-            if (_now.content, _now.knob) != (new.content, new.knob):
-                raise RuntimeError(f"{path}: {_now.path} is in force already, at knob {_now.knob:g}")
-            yield _now; return
+        new.copy = str(Path(folder)/path.name); Path(new.copy).write_bytes(new.text)
         before, had = _held(), {m.__name__ for m in _modules()}
         _forget(); _now = new
         own = ModuleType(NAME); own.__file__ = str(path); sys.modules[NAME] = own
         try:
             with _told(path):
-                exec(compile(text, str(path), 'exec'), vars(own))
+                exec(compile(new.text, str(path), 'exec'), vars(own))
                 if not new.names and not any(_differs(*h) for h in before if h[0] is not sys.modules[__name__]):
                     warnings.warn(f"{path} replaces nothing of the package", stacklevel=3)
                 yield new

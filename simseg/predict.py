@@ -6,7 +6,7 @@
 from __future__ import annotations
 import argparse, glob, hashlib, json, os, sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from pycocotools import mask as rle
@@ -74,10 +74,9 @@ def overlay(image:Tensor, # [3,H,W] uint8
 def overlay_name(name:str # of the image, below its folder
                 ) -> str:
     "NAME.png; of a name so long that no file system has a longer one (255 bytes), its beginning and a hash of all of it."
-    folder, _, last = name.rpartition('/')
-    code = os.fsencode(last)
-    if len(code) > 251: last = f"{code[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(code).hexdigest()[:12]}"
-    return f'{folder}/{last}.png'.removeprefix('/')
+    path = PurePosixPath(name); code = os.fsencode(path.name)
+    last = path.name if len(code) <= 251 else f"{code[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(code).hexdigest()[:12]}"
+    return str(path.with_name(f'{last}.png'))
 
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
     "`overlay` as a PNG, about as large as the image, of 800 pixels at least."

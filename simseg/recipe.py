@@ -16,6 +16,7 @@ from torch import nn
 
 from .config import Config
 from .data import tangle
+from .data.annotations import few
 from .data.coco import CocoSet, content_hash, read
 from .files import user_path
 from .models.ema import scaled_momentum, warm_momentum
@@ -69,12 +70,12 @@ def remarks(data:Data) -> list: # of text
     said, val = [], data.val
     for name in (n for n, times in Counter(data.train.classes).items() if times > 1):
         ids = [i for i, other in zip(data.train.category_ids, data.train.classes) if other == name]
-        said.append(f"{data.train.coco_json}: {len(ids)} categories are called {name!r} (ids {', '.join(map(str, ids))}); "
+        said.append(f"{data.train.coco_json}: {len(ids)} categories are called {name!r} (ids {few(ids)}); "
                     "they are learnt as so many classes")
     if not len(val.boxes): said.append(f"{val.coco_json}: none of the {len(val)} images to judge by has an object; there will be no AP")
     if val.without_mask:
-        said.append(f"{val.coco_json}: {len(val.without_mask)} annotations have no `segmentation` (ids {', '.join(map(str, val.without_mask[:3]))}"
-                    f"{', ...' * (len(val.without_mask) > 3)}), others have one; the boxes alone will be judged. Draw these, or take them out")
+        said.append(f"{val.coco_json}: {len(val.without_mask)} annotations have no `segmentation` (ids {few(val.without_mask)}), others have one; "
+                    "the boxes alone will be judged. Draw these, or take them out")
     return said
 
 # %% ../nbs/19b_recipe.ipynb #0011

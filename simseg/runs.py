@@ -40,8 +40,8 @@ UNREAD = dict(degenerate=('supervised', 'boxinst')) # fields that a method never
 def named(path:str # or what `named` made of it
          ) -> str:
     "A file by its content and its name, as a record has it: it holds no path of a machine. What is no file stays as it is."
-    digest = _digest(path)
-    return f"sha256:{digest} {str(path).split(' ', 1)[-1] if str(path).startswith('sha256:') else Path(path).name}" if digest else path
+    if str(path).startswith('sha256:') or not (digest := _digest(path)): return path
+    return f"sha256:{digest} {Path(path).name}"
 
 def _hashed(config): # what identifies a run, beside data and seed; weights and plugin by the content of their file or folder
     given, later = _fields(config), _later()

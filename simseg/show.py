@@ -35,11 +35,10 @@ def colour(index) -> np.ndarray: # [...,3] RGB in [0,1]
 # %% ../nbs/01_show.ipynb #0009
 LARGE = 120_000 # bytes
 
-def in_colours(png:bytes, # of a picture
-               n:int=256) -> bytes:
-    "The PNG with a palette of so many colours: about a third of its bytes, and to the eye the same."
+def in_colours(png:bytes) -> bytes: # of a picture
+    "The PNG with a palette of 256 colours: about a third of its bytes, and to the eye the same."
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert('RGB').quantize(n, dither=Image.Dither.NONE).save(buffer, 'PNG', optimize=True)
+    Image.open(io.BytesIO(png)).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(buffer, 'PNG', optimize=True)
     return buffer.getvalue()
 
 class Picture(Figure):

@@ -7,14 +7,14 @@ __all__ = ['MEASURES', 'Row', 'Table', 'Setting', 'read_table', 'read_setting', 
            'progress']
 
 # %% ../nbs/22_sweep.ipynb #0002
-import os, statistics
+import statistics
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import yaml
 
 from .config import Config, config
-from .files import read_json, read_log
+from .files import read_json, read_log, user_path
 from .recipe import data_sets, resolved
 from .runs import run_dir
 from .warmup import warmup_dir
@@ -76,7 +76,7 @@ def _row(values, where, folder): # folder: of the file
         raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
     if plugin := row.changes.get('plugin'): # where it lies is said from the table's file
         if not isinstance(plugin, str): raise ValueError(f"{where}: `plugin` must be text, the name of a Python file, got {plugin!r}.")
-        row.changes['plugin'] = str((folder/os.path.expanduser(plugin)).resolve())
+        row.changes['plugin'] = str((folder/user_path(plugin)).resolve())
         if not Path(row.changes['plugin']).is_file(): raise ValueError(f"{where}: plugin {plugin!r}: there is no file {row.changes['plugin']}.")
     return row
 

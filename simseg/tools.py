@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .config import differences
 from .data import tangle
-from .data.annotations import Faults, find_split, load
+from .data.annotations import Faults, few, find_split, load
 from .data.coco import ground_truth, read, read_image
 from .data.loader import eval_loader
 from .evaluate import class_table, metrics, run_coco
@@ -125,7 +125,7 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
         known = {place(folder/name) for name in dataset.files}
         report['images_without_entry'] = sum(place(p) not in known for p in find_images([folder], Path('/dev/null'))[0])
         report['has_masks'] = dataset.has_masks
-        if few := dataset.without_mask: report['without_mask'] = f"{len(few)}: annotations {', '.join(map(str, few[:5]))}{', ...' * (len(few) > 5)}"
+        if dataset.without_mask: report['without_mask'] = f"{len(dataset.without_mask)}: annotations {few(dataset.without_mask)}"
     return faults, report
 
 # %% ../nbs/26_tools.ipynb #0017

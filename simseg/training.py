@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['warm_up', 'branch', 'prepare', 'evaluate_model', 'judge_teacher', 'options', 'Failed', 'launch', 'runs_root',
-           'run_folder', 'begin', 'done_before', 'train', 'save_model', 'load_model', 'parse', 'said', 'leave', 'main',
-           'keep_notebook']
+           'run_folder', 'begin', 'with_plugin', 'done_before', 'train', 'save_model', 'load_model', 'parse', 'said',
+           'leave', 'main', 'keep_notebook']
 
 # %% ../nbs/20_training.ipynb #0002
 import argparse, contextlib, json, math, os, re, shutil, subprocess, sys, tempfile, time
@@ -57,9 +57,8 @@ def branch(c:Config, fabric:Fabric, state:State, data:Data, run:Run|None, progre
 def prepare(parameters:str # JSON of a run's, with `warmups`
            ) -> Run|None:
     "Make the warm-up of a run alone: for a sweep, so that the runs that branch from it need not wait for each other."
-    c = config(**json.loads(parameters))
-    with plugged(c.plugin, c.knob) as own:
-        fabric, c, data = begin(replace(c, plugin=own.copy))
+    with with_plugin(config(**json.loads(parameters)), False) as c:
+        fabric, c, data = begin(c)
         with stop_after_step(alone=fabric.world_size == 1) as asked: return warm_up(c, fabric, data, False, asked)
 
 # %% ../nbs/20_training.ipynb #0014
@@ -110,7 +109,7 @@ def launch(c:Config, progress:bool=True, pause:float=1.0 # seconds between two l
     RuntimeError, with the end of what they said, where they fail."""
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(c.devices)]
     here = resolved(c); data = data_sets(here); run = Run(run_folder(here, data))
-    if progress: print(*remarks(data), sep='\n', end='\n' * bool(remarks(data)))
+    for line in remarks(data) if progress else (): print(line)
     bar = Bar(total=here.steps, desc=f'{c.method} on {c.devices} processes', disable=not progress)
     with tempfile.TemporaryFile('w+') as said, bar, stop_after_step() as asked:
         child = subprocess.Popen([*torchrun, '-m', 'simseg.training', *options(c)], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
@@ -150,6 +149,16 @@ def begin(c:Config) -> tuple: # Fabric, `resolved` configuration, Data
     fabric.barrier()
     return fabric, c, data_sets(c)
 
+@contextlib.contextmanager
+def with_plugin(c:Config, progress:bool=True):
+    "The configuration with its plugin in force, named by a copy that no edit reaches. ValueError where loader processes would not have its parts."
+    with plugged(c.plugin, c.knob) as own:
+        if own.names and progress and not int(os.environ.get('RANK', 0)): print(f"{Path(c.plugin).name} replaces {', '.join(own.names)}")
+        loading = [n for n in own.names if n.startswith(('simseg.data.', 'simseg.core.'))]
+        if loading and c.workers:
+            raise ValueError(f"{c.plugin} replaces {loading[0]}, which the loader's processes use, and they have the package's own: set workers=0.")
+        yield replace(c, plugin=own.copy)
+
 def done_before(run:Run) -> str:
     "What stands where nothing is trained, because the run is there: its code may be another than today's."
     path = run.folder/'provenance.json'
@@ -162,13 +171,7 @@ def train(c:Config, progress:bool=True) -> Run:
     folder.
 
     With devices > 1, called in a single process, it starts that many and follows them (`launch`)."""
-    with plugged(c.plugin, c.knob) as own:
-        if own.names and progress and not int(os.environ.get('RANK', 0)): print(f"{Path(c.plugin).name} replaces {', '.join(own.names)}")
-        loading = [n for n in own.names if n.startswith(('simseg.data.', 'simseg.core.'))]
-        if loading and c.workers:
-            raise ValueError(f"{c.plugin} replaces {loading[0]}, which the loader's processes use, and they have the package's own: set workers=0.")
-        c = replace(c, plugin=own.copy)
-        return launch(c, progress) if c.devices > 1 and 'WORLD_SIZE' not in os.environ else _train(c, progress)
+    with with_plugin(c, progress) as c: return launch(c, progress) if c.devices > 1 and 'WORLD_SIZE' not in os.environ else _train(c, progress)
 
 def _train(c, progress):
     fabric, c, data = begin(c)
@@ -177,7 +180,7 @@ def _train(c, progress):
     if fabric.broadcast(run.open(c, data.name, data.hash, fabric.device, constants(c)) if run else None) == 'done':
         if run and progress: print(done_before(run))
         return run
-    if run and progress: print(*remarks(data), sep='\n', end='\n' * bool(remarks(data)))
+    for line in remarks(data) if run and progress else (): print(line)
     try:
         state = State(c, len(data.train.classes), fabric.device)
         saved = fabric.broadcast(run.load() if run else None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'has_mask',
-           'mask_fault', 'decode_masks', 'Faults', 'categories', 'load']
+           'mask_fault', 'decode_masks', 'few', 'Faults', 'categories', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
 JSONS = ('annotations/instances_{s}2017.json', 'annotations/instances_{s}.json', 'annotations/{s}.json', '{s}/_annotations.coco.json',
@@ -113,13 +113,17 @@ def decode_masks(segmentations:list, # N segmentations in any of COCO's three fo
     return torch.from_numpy(np.ascontiguousarray(stack.transpose(2, 0, 1))).bool()
 
 # %% ../../nbs/03a_data.annotations.ipynb #0013
+def few(values, most:int=3, between:str=', ') -> str:
+    "The first of many, as text; '...' for the rest."
+    return between.join([*map(str, values[:most]), *['...'] * (len(values) > most)])
+
 class Faults:
     "Collects what is wrong with a json; `stop` raises one ValueError that names the file, each kind of fault, its count and first examples."
     def __init__(self, path): self.path, self.kinds = path, {}
     def add(self, kind, example): self.kinds.setdefault(kind, []).append(example)
     def stop(self):
         if not self.kinds: return
-        lines = [f"  {len(e)} x {k}: {'; '.join(e[:3])}{'; ...' if len(e) > 3 else ''}" for k, e in self.kinds.items()]
+        lines = [f"  {len(e)} x {k}: {few(e, between='; ')}" for k, e in self.kinds.items()]
         raise ValueError(f"{self.path}: {sum(map(len, self.kinds.values()))} faults\n" + '\n'.join(lines))
 
     def check(self, what, n, row, rules): # rules: (good, field, what the field must be); True if all are good
