@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT, clean_env, notebooks, python, repository_files
 from packaging.requirements import Requirement
 
-LARGEST = 900_000 # bytes of a notebook
+LARGEST = 600_000 # bytes of a notebook
 LEAST_TESTS = 3 # test calls of a notebook that exports
 MACHINE_PATH = re.compile(r'(?<![\w.~/-])/(?:work|root|workspace|home/\w+|Users/\w+)/|\b[A-Z]:\\Users\\|/tmp/ipykernel[_]')
 TEXT = {'', '.py', '.md', '.ipynb', '.toml', '.ini', '.yml', '.yaml', '.json', '.jsonl', '.txt', '.csv', '.cfg'}
