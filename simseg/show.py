@@ -14,15 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from .core import Instances
 
 # %% auto #0
-__all__ = ['COLOURS', 'LARGE', 'colour', 'in_colours', 'Picture', 'panels', 'as_array', 'mask_layer', 'families', 'Label',
-           'show_objects', 'grid', 'truth_colours', 'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
+__all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'families', 'Label', 'show_objects', 'grid',
+           'truth_colours', 'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
 
 # %% ../nbs/01_show.ipynb #0005
 _okabe_ito = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]) / 255
@@ -33,14 +32,6 @@ def colour(index) -> np.ndarray: # [...,3] RGB in [0,1]
     return COLOURS[np.asarray(index) % len(COLOURS)]
 
 # %% ../nbs/01_show.ipynb #0009
-LARGE = 120_000 # bytes
-
-def in_colours(png:bytes) -> bytes: # of a picture
-    "The PNG with a palette of 256 colours: about a third of its bytes, and to the eye the same."
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(buffer, 'PNG', optimize=True)
-    return buffer.getvalue()
-
 class Picture(Figure):
     "A matplotlib figure that a notebook displays as a PNG, without pyplot."
     def png(self, dpi:int=100) -> bytes:
@@ -49,9 +40,7 @@ class Picture(Figure):
         self.savefig(buffer, format='png', dpi=dpi, bbox_inches='tight')
         return buffer.getvalue()
 
-    def _repr_png_(self): # what a notebook stores: a large one, such as noisy photographs, in 256 colours
-        data = self.png()
-        return data if len(data) <= LARGE else in_colours(data)
+    def _repr_png_(self): return self.png()
 
 def panels(rows:int, columns:int, # how many axes
            width:float=2.2, height:float=2.2 # of each, inches
