@@ -64,20 +64,27 @@ def _yaml(path):
     try: return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except yaml.YAMLError as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
 
-def _row(values, where, folder): # folder: of the file
+def _typed(found, kinds, where): # its fields, each of its kind
+    for name, (kind, what) in kinds.items():
+        if not isinstance(value := getattr(found, name), kind): raise ValueError(f"{where}: `{name}` must be {what}, got {value!r}.")
+
+def _changes(changes, where, preset, folder, **fixed): # checked as far as the preset tells; a plugin is named as seen from `folder`
+    if odd := sorted({'preset', 'seed'} & set(changes)):
+        raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
+    try: config(preset, **fixed | changes)
+    except ValueError as e: raise ValueError(f"{where}: {e}") from None
+    if changes.get('plugin'):
+        changes['plugin'] = str(file := (folder/user_path(changes['plugin'])).resolve())
+        if not file.is_file(): raise ValueError(f"{where}: `plugin`: there is no file {file}.")
+
+def _row(values, where, folder):
     row = _checked(Row, values, where)
-    for name, kind, what in (('label', str, 'text (a number in quotes)'), ('changes', dict, 'a mapping, {} where nothing changes'),
-                             ('paper', dict, 'a mapping, {} where the paper has no number'), ('default', bool, 'true or false')):
-        if not isinstance(value := getattr(row, name), kind): raise ValueError(f"{where}: `{name}` must be {what}, got {value!r}.")
+    _typed(row, dict(label=(str, 'text (a number in quotes)'), changes=(dict, 'a mapping, {} where nothing changes'),
+                     paper=(dict, 'a mapping, {} where the paper has no number'), default=(bool, 'true or false')), where)
     if odd := sorted(set(row.paper) - set(MEASURES)): raise ValueError(f"{where}: unknown measure {odd[0]!r}. Known: {', '.join(MEASURES)}.")
     for name, value in row.paper.items():
         if value is not None and type(value) not in (int, float): raise ValueError(f"{where}: {name} must be a number, or empty, got {value!r}.")
-    if odd := sorted({'preset', 'seed'} & set(row.changes)):
-        raise ValueError(f"{where}: `changes` cannot set {odd[0]!r}; the setting has the preset, the table the seeds.")
-    if plugin := row.changes.get('plugin'): # where it lies is said from the table's file
-        if not isinstance(plugin, str): raise ValueError(f"{where}: `plugin` must be text, the name of a Python file, got {plugin!r}.")
-        row.changes['plugin'] = str((folder/user_path(plugin)).resolve())
-        if not Path(row.changes['plugin']).is_file(): raise ValueError(f"{where}: plugin {plugin!r}: there is no file {row.changes['plugin']}.")
+    _changes(row.changes, f"{where}, {row.label!r}", 'smoke', folder)
     return row
 
 def read_table(path) -> Table:
@@ -90,16 +97,19 @@ def read_table(path) -> Table:
         raise ValueError(f"{path}: `seeds` must be a list of whole numbers such as [0, 1, 2], got {seeds!r}.")
     if twice := [name for name in labels if labels.count(name) > 1]: raise ValueError(f"{path}: two rows are called {twice[0]!r}.")
     if len(defaults := [r for r in rows if r.default]) != 1: raise ValueError(f"{path}: one row must have `default: true`, {len(defaults)} have.")
-    for row in rows:
-        try: config('smoke', **row.changes)
-        except ValueError as e: raise ValueError(f"{path}, row {row.label!r}: {e}") from None
     return _checked(Table, values | dict(name=path.stem, rows=tuple(rows), seeds=tuple(seeds)), path)
 
 def read_setting(name:str, path) -> Setting: # of a settings.yaml
-    "A setting by its name. ValueError at an unknown one."
-    known = _yaml(path)
-    if name not in known: raise ValueError(f"{path} has no setting {name!r}. Known: {', '.join(known)}.")
-    return _checked(Setting, dict(changes={}) | known[name] | dict(name=name), f"{path}, {name}")
+    "A setting by its name. ValueError at an unknown one, or one that is wrong: with the file and the field."
+    path, known = Path(path), _yaml(path)
+    if not isinstance(known, dict): raise ValueError(f"{path} must be a mapping of settings, got {type(known).__name__}.")
+    if name not in known: raise ValueError(f"{path} has no setting {name!r}. Known: {', '.join(map(str, known))}.")
+    where, values = f"{path}, {name}", known[name]
+    setting = _checked(Setting, dict(changes={}) | values | dict(name=name) if isinstance(values, dict) else values, where)
+    text = {n: (str, 'text (a number in quotes)') for n in ('about', 'cost', 'preset', 'data', 'precision')}
+    _typed(setting, text | dict(changes=(dict, 'a mapping')), where)
+    _changes(setting.changes, where, setting.preset, path.parent, precision=setting.precision)
+    return setting
 
 # %% ../nbs/22_sweep.ipynb #0008
 def row_config(setting:Setting, row:Row, seed:int,
