@@ -267,12 +267,13 @@ def stop_after_step(alone:bool=True # one process. Of several each hears it, som
 
 # %% ../nbs/19_runs.ipynb #0038
 def load_runs(root='results/runs') -> pd.DataFrame:
-    "Every finished run under `root`, in the order of its folders; unfinished ones are left out. An error names a file that is no JSON or not there."
-    rows = []
-    for path in sorted(Path(root).glob('*/s*/metrics.json')):
-        folder = path.parent
-        origin, metrics = (pd.json_normalize(read_json(f)).to_dict('records')[0] for f in (folder/'provenance.json', path)) # nested: 'a.b'
-        config = _later() | read_json(folder/'config.json')
-        metrics = {k if k not in config else f'metrics.{k}': v for k, v in metrics.items()}
-        rows.append(dict(run=folder.parent.name, folder=str(folder)) | config | metrics | {f'provenance.{k}': v for k, v in origin.items()})
-    return pd.DataFrame(rows if rows else None, columns=None if rows else ['run', 'folder'])
+    """Every finished run under `root`, in the order of its folders; unfinished ones are left out. `key` is its `run_key`. An error names a file that
+    is no JSON or not there."""
+    folders = [path.parent for path in sorted(Path(root).glob('*/s*/metrics.json'))]
+    if not folders: return pd.DataFrame(columns=['run', 'folder', 'key'])
+    configs, metrics, origins = ([read_json(f/f'{name}.json') for f in folders] for name in ('config', 'metrics', 'provenance'))
+    heads = [dict(run=f.parent.name, folder=str(f), key=run_key(c)) for f, c in zip(folders, configs)]
+    left = pd.DataFrame([head | _later() | c for head, c in zip(heads, configs)])
+    metrics, origins = (pd.json_normalize(found) for found in (metrics, origins)) # nested: 'a.b'
+    metrics = metrics.rename(columns={k: f'metrics.{k}' for k in metrics.columns.intersection(left.columns)})
+    return pd.concat([left, metrics, origins.add_prefix('provenance.')], axis=1)

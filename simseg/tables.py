@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .files import read_json
 from .recipe import resolved
 from .report import between, markdown
 from .runs import load_runs, run_key
@@ -31,12 +30,10 @@ def within(table:Table, setting:Setting) -> Table:
     return replace(table, rows=tuple(once.values()))
 
 def found_runs(runs:pd.DataFrame # of `load_runs`
-              ) -> dict: # {(key, name of the data, seed): {hash of the data: row of `runs`}}
+              ) -> dict: # {(key, name of the data, seed): {hash of the data: line of `runs`}}
     "Finished runs by what identifies them."
-    out = {}
-    for _, r in runs.iterrows():
-        key = run_key(read_json(Path(r['folder'])/'config.json')), r['data'], r['seed']
-        out.setdefault(key, {})[str(r.get('provenance.data_hash'))] = r
+    out, columns = {}, ('key', 'data', 'seed', 'provenance.data_hash')
+    for line, (*key, hash) in enumerate(zip(*(runs[c] for c in columns)) if len(runs) else ()): out.setdefault(tuple(key), {})[str(hash)] = line
     return out
 
 def collect(table:Table, setting:Setting, runs:pd.DataFrame,
@@ -50,7 +47,7 @@ def collect(table:Table, setting:Setting, runs:pd.DataFrame,
             c = resolved(row_config(setting, row, seed))
             each = found.get((run_key(c), setting.data, seed), {})
             versions.setdefault(data_key(c), set()).update(each)
-            run = next(iter(each.values()), {})
+            run = runs.iloc[next(iter(each.values()))] if each else {}
             line = dict(row=i, seed=seed) | {m: run.get(f'mask_{m}', np.nan) for m in MEASURES} | {'box AP': run.get('box_AP', np.nan)}
             lines.append(line | {k: run.get(f'provenance.{k}') for k in ('commit', 'device', 'threads', 'wall_seconds')}
                          | {k: run.get(k, np.nan) for k in also})
