@@ -38,7 +38,7 @@ train: $(RUN) ## train on the embedded data by nbs/train.ipynb; ARGS='-p preset 
 	@echo "The executed notebook is $(OUT)"
 
 test: $(TEST) ## run every notebook and the tests; ARGS='-k core' chooses among them
-	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(IN_VENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-detectron2: $(if $(PYTHON),,$(TEST)) ## run what needs Detectron2 and record it; PYTHON=/path/to/python of the environment where it is built
 	PYTHONPATH="$(CURDIR)" $(or $(PYTHON),$(BIN)/python) experiments/detectron2/record.py $(ARGS)

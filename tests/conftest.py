@@ -10,6 +10,19 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ['HF_HUB_OFFLINE'] = '1' # nothing may be downloaded
 SKIPPED = {'.git', '.venv', '__pycache__', '.pytest_cache', '.ruff_cache', '.ipynb_checkpoints', '.hypothesis'}
 
+SHARING = {f'tests/test_{name}.py' for name in ('figures', 'resume', 'sweep', 'warmup')} # whose tests share a costly fixture
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Each test on the next free worker, those of a file of SHARING on one. (xdist's own marks for that are without effect under pytest 9.2.)"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return file if (file := nodeid.split('::')[0]) in SHARING else nodeid
+
+    return Scheduler(config, log)
+
 
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook cells to run that are left out otherwise, for example "slow cuda"')

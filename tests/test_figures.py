@@ -6,8 +6,6 @@ import pytest
 from conftest import ROOT, clean_env, python
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group('figures') # one worker, which makes what they share once
-
 PANELS = {
     'fig_s1': (dict(rows=2, fill=12), {'fig_s1': (2, 5)}),
     'fig_s2': (dict(rows=1, pool=8), {'fig_s2': (1, 5), 'fig_s2_distance': None}),

@@ -413,3 +413,16 @@ def test_records_are_small():
         if path.parts[:2] == ('results', 'runs') and path.suffix in ('.json', '.jsonl'):
             sizes[path.parent] = sizes.get(path.parent, 0) + (ROOT / path).stat().st_size
     assert not {str(folder): size for folder, size in sizes.items() if size > 50_000}
+
+
+def test_what_shares_a_fixture_shares_a_worker(tmp_path):
+    "Of two workers one makes it, however many tests want it; the others are not held back by them."
+    (tmp_path / 'tests').mkdir()
+    for name in ('test_sweep', 'test_other'):
+        test = f'@pytest.mark.parametrize("i", range(6))\ndef test_it(i): time.sleep(.2); open(f"{name}{{os.getpid()}}", "w").close()\n'
+        (tmp_path / f'tests/{name}.py').write_text('import os, pytest, time\n' + test)
+    shutil.copy(ROOT / 'tests/conftest.py', tmp_path / 'tests')
+    done = python(['-m', 'pytest', '-n', '2', '-q', '-p', 'no:cacheprovider', f'--rootdir={tmp_path}'], cwd=tmp_path)
+    assert done.returncode == 0 and '12 passed' in done.stdout, done.stdout + done.stderr
+    workers = {name: {p.name.removeprefix(name) for p in tmp_path.glob(f'{name}[0-9]*')} for name in ('test_sweep', 'test_other')}
+    assert len(workers['test_sweep']) == 1 and workers['test_other'] - workers['test_sweep']

@@ -5,8 +5,6 @@ import pytest
 import torch
 from conftest import ROOT, Python, clean_env
 
-pytestmark = pytest.mark.xdist_group('resume') # one worker, which makes what they share once
-
 STEPS = 30
 
 

@@ -7,8 +7,6 @@ import pytest
 import torch
 from conftest import ROOT, clean_env, python
 
-pytestmark = pytest.mark.xdist_group('sweep') # one worker, which makes what they share once
-
 BIN = Path(sysconfig.get_path('scripts'))
 ROWS = """caption: three rows
 source: a test

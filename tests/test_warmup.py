@@ -6,8 +6,6 @@ import torch
 from conftest import ROOT, Python, clean_env
 from test_resume import equal
 
-pytestmark = pytest.mark.xdist_group('warmup') # one worker, which makes what they share once
-
 STEPS, END = 30, 3 # a ninth of the steps is warm-up
 
 
