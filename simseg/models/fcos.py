@@ -107,12 +107,13 @@ class FCOSHead(nn.Module):
 
     def forward(self, maps:list # [B,channels,h,w] of each level, finest first
                ) -> Raw:
-        row = lambda t: t.flatten(2).transpose(1, 2).float() # bf16 would round a box by a pixel
+        row = lambda t: t.flatten(2).transpose(1, 2).float()
         classes, sides, centre, towers = [], [], [], []
         for x, scale in zip(maps, self.scales):
             towers.append(self.box_tower(x))
             classes.append(row(self.class_out(self.class_tower(x))))
-            sides.append(row((self.box_out(towers[-1]) * scale).relu()))
+            with torch.autocast(x.device.type, enabled=False): # bf16 would round a box by a pixel
+                sides.append(row((self.box_out(towers[-1].float()) * scale).relu()))
             centre.append(row(self.centre_out(towers[-1]))[..., 0])
         points, level = locations([m.shape[-2:] for m in maps], self.strides, maps[0].device)
         stride = on_device(self.strides, points.device)[level]
