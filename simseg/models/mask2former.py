@@ -73,10 +73,11 @@ class Mask2Former(nn.Module):
         return cost
 
     def supervise(self, said:Said, batch:Batch, over:Tensor|None=None) -> tuple: # Positives, losses
-        "Matching and the detector's losses. A network that does not train is asked for the masks of given boxes, and needs no true ones."
+        "Matching and the detector's losses. Without true masks, which training must have, a network that learnt from them is matched by boxes."
         boxes, labels, image = batch.flat()
         boxes = boxes / said.sides[image]
-        if self.criterion and self.training: pos, losses = mask_losses(self.criterion, self.embedder, said, batch)
+        by_masks = self.criterion and (self.training or all(t.masks is not None for t in batch.targets))
+        if by_masks: pos, losses = mask_losses(self.criterion, self.embedder, said, batch)
         else:
             pos = matches([self.costs(said, b, labels[image == b], boxes[image == b]) for b in range(len(batch))])
             losses = class_loss(said, pos, labels)
