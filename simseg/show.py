@@ -105,7 +105,8 @@ class Label(Text):
         self.seen = None
         if not self.get_visible(): return
         text, pad = self.get_window_extent(renderer), .8 * self.figure.dpi / 72
-        before = [t.seen for t in self.axes.texts[:self.axes.texts.index(self)] if isinstance(t, Label) and t.seen is not None]
+        texts = [*self.axes.texts]
+        before = [t.seen for t in texts[:texts.index(self)] if isinstance(t, Label) and t.seen is not None]
         (left, right), (top, bottom) = sorted(self.axes.get_xlim()), sorted(self.axes.get_ylim())
         (x0, x1), (y0, y1) = np.clip(self.box[::2], left, right), np.clip(self.box[1::2], top, bottom) # what is seen of the box
         x, y, large = (x0 + x1) / 2, (y0 + y1) / 2, np.array([text.width, text.height])

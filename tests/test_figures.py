@@ -1,6 +1,5 @@
 "The notebooks of the figures, through papermill, from one smoke run: PNG and PDF with the panels of the paper. And its tables without training."
-import csv, json, re, subprocess, sysconfig
-from pathlib import Path
+import csv, json, re
 
 import pytest
 from conftest import ROOT, clean_env, python
@@ -38,8 +37,7 @@ def test_figure(name, smoke, tmp_path):
     how, expected = PANELS[name]
     runs = dict(boxinst=run, sim=run) if name == 'fig_s3' else dict(run=run)
     words = [word for key, value in (how | runs | dict(out=tmp_path / 'out')).items() for word in ('-p', key, str(value))]
-    command = [Path(sysconfig.get_path('scripts')) / 'papermill', ROOT / f'experiments/{name}.ipynb', tmp_path / 'done.ipynb', '--cwd', ROOT]
-    done = subprocess.run([*map(str, command), '--kernel', 'python3', *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = python(['-m', 'papermill', f'experiments/{name}.ipynb', tmp_path / 'done.ipynb', '--cwd', ROOT, '--kernel', 'python3', *words], env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {p.stem for p in (tmp_path / 'out').iterdir()} == set(expected)
     for stem, panels in expected.items():

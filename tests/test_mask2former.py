@@ -1,10 +1,10 @@
 "The second network under the whole method: every variant from end to end, resume, the teacher, sets with jitter, and the train notebook."
-import json, math, subprocess, sysconfig
+import json, math
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, clean_env
+from conftest import ROOT, clean_env, python
 from test_resume import equal
 
 from simseg.config import config
@@ -119,9 +119,7 @@ def test_a_batch_without_any_object():
 def test_train_notebook(tmp_path):
     "`papermill nbs/train.ipynb -p head mask2former`."
     out = tmp_path / 'out.ipynb'
-    command = [str(Path(sysconfig.get_path('scripts')) / 'papermill'), 'nbs/train.ipynb', str(out), '-p', 'head', 'mask2former']
-    done = subprocess.run(command, cwd=ROOT, env=clean_env(IN_TEST='1', PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
+    done = python(['-m', 'papermill', 'nbs/train.ipynb', out, '-p', 'head', 'mask2former'], clean_env(IN_TEST='1', PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-3000:]
     shown = [o for cell in json.loads(out.read_text())['cells'] for o in cell.get('outputs', [])]
     folder = Path([o['data']['application/x-simseg-run'] for o in shown if 'application/x-simseg-run' in o.get('data', {})][-1])
