@@ -138,8 +138,8 @@ CHOICES = dict(method=('supervised', 'boxinst', 'pseudo', 'sim'), head=('condins
 _small_net = dict(backbone='tf_efficientnet_lite0', weights='package', channels=64, tower=2, mask_branch=64, optimizer='adamw', lr=2e-3,
                   backbone_lr=0.2, weight_decay=0.02, schedule='poly', clip_norm=5.0, warmup_steps=100, warmup_factor=0.01)
 PRESETS = {
-    'smoke': dict(_small_net, backbone='test_efficientnet', weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96, max_size=128, levels=3,
-                  channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
+    'smoke': dict(_small_net, backbone='test_efficientnet', weights='none', scene=96, train_images=8, val_images=4, sizes=(96,), test_size=96,
+                  max_size=128, levels=3, channels=32, tower=1, mask_branch=32, steps=6, batch_size=2, warmup_steps=2, save_every=3, log_every=1),
     'quick': dict(_small_net, camouflage=0., overlap=.25, sizes=(160, 192), test_size=192, max_size=320, levels=4, steps=560,
                   batch_size=4, lr=1.5e-3, save_every=200, warmup_share=0.3), # a ninth is too short: results/findings.md, on car parts
     'small': dict(_small_net, sizes=(224, 256, 288), test_size=256, max_size=448, levels=5, steps=1800, batch_size=4, lr=1.5e-3,
