@@ -85,8 +85,8 @@ def told(trainer): # of this process, short
 
 def two(out):
     defaults.create_ddp_model = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False) # theirs wants GPUs
-    c = config('smoke', device='cpu', batch_size=4, steps=8, save_every=4, backbone='tf_efficientnet_lite0', weights='package', tau_low=.5, tau_high=.5, tau=.1, warmup_share=.25,
-               score_threshold=0.) # eight steps find little
+    c = config('smoke', device='cpu', batch_size=4, steps=8, save_every=4, backbone='tf_efficientnet_lite0', weights='package',
+               tau_low=.5, tau_high=.5, tau=.1, warmup_share=.25, score_threshold=0.) # eight steps find little
     whole, log = trained(c, out/'whole')
     trained(c, out/'half', die=5)
     again, _ = trained(c, out/'half', resume=True)
