@@ -21,8 +21,8 @@ def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp('figures')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('SIMSEG_CACHE', str(folder / 'cache'))
-        how = dict(preset='smoke', backbone='tf_efficientnet_lite0', steps=16, tau_low=.4, tau_high=.5, train_images=24, val_images=12, out=str(folder / 'runs'))
-        run = train(setting(**how), progress=False)
+        how = dict(preset='smoke', backbone='tf_efficientnet_lite0', steps=16, tau_low=.4, tau_high=.5, train_images=24, val_images=12)
+        run = train(setting(**how, out=str(folder / 'runs')), progress=False)
     return run.folder, clean_env(SIMSEG_CACHE=str(folder / 'cache'), PYTHONPATH=str(ROOT))
 
 
