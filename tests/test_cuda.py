@@ -26,7 +26,7 @@ def stepped(device, batch, **given):
     """A step past the warm-up, from a network whose masks have sure pixels and a bank with something to paste. Norms are frozen: with a batch's own
     statistics a change of the weights by 1e-6 turns the gradient by 2 percent."""
     c = config('smoke', device=device, precision='32', steps=20, optimizer='sgd', lr=.1, warmup_steps=0, batch_size=len(batch), tau_low=.5,
-               tau_high=.5, clip_norm=0., weights='package', **given)
+               tau_high=.5, clip_norm=0., backbone='tf_efficientnet_lite0', weights='package', **given)
     fabric, state, wrapped = past_warmup(c, batch_of(3, 8), device)
     losses, health, out, seen = train_step(c, fabric, state, *wrapped, batch.to(device))
     grads = [p.grad.double().cpu().flatten() for p in state.model.parameters() if p.grad is not None]

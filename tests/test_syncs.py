@@ -46,8 +46,8 @@ def past_warmup(c, source, device='cpu'):
 
 
 def waits(method, images, objects, cap):
-    c = config('smoke', method=method, batch_size=images, device='cpu', optimizer='sgd', clip_norm=0., max_positives=cap,
-               tau_low=.5, tau_high=.5) # AdamW counts on the host
+    c = config('smoke', backbone='tf_efficientnet_lite0', method=method, batch_size=images, device='cpu', optimizer='sgd', clip_norm=0.,
+               max_positives=cap, tau_low=.5, tau_high=.5) # AdamW counts on the host
     fabric, state, wrapped = past_warmup(c, batch_of(images, objects))
     with Waits() as seen: _, health, _, batch = train_step(c, fabric, state, *wrapped, batch_of(images, objects))
     if method == 'sim': assert health['used'] > 0 and batch.pasted().any() and state.memory.prototypes.seen.any()
