@@ -98,17 +98,18 @@ class CocoSet:
         return read_image(self.image_dir/self.files[i], self.sizes[i]), self.annotation(i)
 
 # %% ../../nbs/03b_data.coco.ipynb #0015
-def _clip(xywh, sizes, faults): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, valid [M], clipped [M]
+def _clip(xywh, sizes): # [M,4], [M,2] (H, W) -> boxes [M,4] float32, valid [M], clipped [M]
     raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-    limit = sizes[:, [1, 0, 1, 0]]
-    boxes = np.clip(raw, 0, limit).astype(np.float32) # before the look at what is left: float32 may hold no difference
+    boxes = np.clip(raw, 0, sizes[:, [1, 0, 1, 0]]).astype(np.float32) # before the look at what is left: float32 may hold no difference
     valid = (xywh[:, 2:] > 0).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
-    far = (raw[:, 2:] > 1.1 * limit[:, 2:]).any(1).sum()
-    if far > 3 and 4 * far > len(raw): faults.add('bbox must be x, y, width, height (these look like corners x0, y0, x1, y1)',
-                                                  f'{far} of {len(raw)} boxes reach far beyond their image')
-    if len(raw) > 3 and xywh.max() <= 1 and sizes.min() > 2: faults.add('bbox must be in pixels (these look like shares of the image)',
-                                                                       f'no value in {len(raw)} boxes is above 1')
     return boxes, valid, valid & (np.abs(raw - boxes) > 0.01).any(1)
+
+def _look(xywh, sizes, faults): # at all boxes together, for signs that their four numbers mean something else
+    far = (xywh[:, :2] + xywh[:, 2:] > 1.1 * sizes[:, ::-1]).any(1).sum()
+    if far > 3 and 4 * far > len(xywh): faults.add('bbox must be x, y, width, height (these look like corners x0, y0, x1, y1)',
+                                                  f'{far} of {len(xywh)} boxes reach far beyond their image')
+    if len(xywh) > 3 and xywh.max() <= 1 and sizes.min() > 2: faults.add('bbox must be in pixels (these look like shares of the image)',
+                                                                       f'no value in {len(xywh)} boxes is above 1')
 
 def file_size(folder, name:str,
               faults # `Faults`, or a dict {name: why}: takes what is wrong
@@ -170,8 +171,9 @@ def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no
     found.sort(key=lambda f: f[0]) # by image; the order inside an image stays
     image = np.array([f[0] for f in found], int)
     sizes = np.array([p[1:] for p in photos], int).reshape(-1, 2)
-    boxes, valid, clipped = _clip(np.array([f[2] for f in found], float).reshape(-1, 4), sizes[image], faults)
-    faults.stop()
+    given = np.array([f[2] for f in found], float).reshape(-1, 4), sizes[image]
+    _look(*given, faults); faults.stop()
+    boxes, valid, clipped = _clip(*given)
     count = np.bincount(image[valid], minlength=len(ids))
     report = dict(images=len(ids), objects=int(valid.sum()), without_objects=int((count == 0).sum()), crowd_dropped=crowds,
                   no_area_dropped=int((~valid).sum()), clipped=int(clipped.sum()))
@@ -188,8 +190,8 @@ def ground_truth(dataset:CocoSet) -> COCO:
     faults.stop()
     sizes, rows = dict(zip(dataset.image_ids, dataset.sizes)), []
     entries = [e for e in entries if e[1] in sizes]
-    raw, limits = np.array([e[0]['bbox'] for e in entries], float).reshape(-1, 4), np.array([sizes[e[1]] for e in entries], int).reshape(-1, 2)
-    for (row, image, category, crowd), corners, valid, cut in zip(entries, *_clip(raw, limits, Faults(''))): # what looks odd `read` has said
+    given, limits = np.array([e[0]['bbox'] for e in entries], float).reshape(-1, 4), np.array([sizes[e[1]] for e in entries], int).reshape(-1, 2)
+    for (row, image, category, crowd), corners, valid, cut in zip(entries, *_clip(given, limits)):
         if not valid: continue
         x0, y0, x1, y1 = corners.tolist()
         box = [x0, y0, x1 - x0, y1 - y0] if cut else row['bbox']
