@@ -16,7 +16,6 @@ from pycocotools import mask as rle
 
 from .config import BOOKKEEPING, Config, config
 from .core import Batch, Instances
-from .data.annotations import Faults, load
 from .data.coco import CocoSet, ground_truth
 from .data.loader import collate
 from .files import write_json
@@ -130,27 +129,17 @@ def catalogued(data:CocoSet) -> list: # a dict an image
         out.append(dict(file_name=str(Path(data.image_dir)/file), image_id=data.image_ids[i], height=h, width=w, annotations=objects))
     return out
 
-def _judged(data): # whether COCO's evaluation can read the json of a set as it is
-    _, photos, rows = load(data.coco_json, faults := Faults(data.coco_json))
-    faults.stop()
-    def good(row, h, w):
-        x, y, width, height = row['bbox']
-        inside = -.01 <= x < x + width <= w + .01 and -.01 <= y < y + height <= h + .01
-        return inside and 'iscrowd' in row and (row.get('area') or 0) > 0 and row['id'] # id 0 is never found
-    return len(photos) == len(data) and all(good(row, *photos[image][1:]) for row, image, *_ in rows)
-
 def register_set(name:str, data:CocoSet,
-                 folder=None # for the json that the evaluation reads where the set's own will not do; None: Detectron2 makes one, without crowds
+                 folder=None # takes NAME.json, by which the set is judged; None: it is to learn from (judged, it would have no crowds)
                 ):
     "Put a set into Detectron2's catalogs; one that is there under this name is replaced."
-    if judged := _judged(data): path = data.coco_json
-    elif folder is not None: write_json(path := Path(folder)/f'{name}.json', ground_truth(data).dataset)
+    judged = {} if folder is None else dict(json_file=str(Path(folder)/f'{name}.json'))
+    if judged: write_json(judged['json_file'], ground_truth(data).dataset)
     if name in DatasetCatalog.list(): DatasetCatalog.remove(name)
     if name in MetadataCatalog.list(): MetadataCatalog.remove(name)
     DatasetCatalog.register(name, lambda: catalogued(data))
     MetadataCatalog.get(name).set(thing_classes=list(data.classes), thing_dataset_id_to_contiguous_id={k: n for n, k in enumerate(data.category_ids)},
-                                  image_root=str(data.image_dir), evaluator_type='coco', has_masks=data.has_masks,
-                                  **(dict(json_file=str(path)) if judged or folder is not None else {}))
+                                  image_root=str(data.image_dir), evaluator_type='coco', has_masks=data.has_masks, **judged)
 
 def register_sets(cfg:CfgNode):
     "simseg_train and simseg_val. Every process calls it; the first of a machine writes the embedded set. Errors: see `simseg.data.coco.read`."
