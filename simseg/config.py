@@ -224,10 +224,9 @@ def _check_values(c): # each by itself
         for name in names.split():
             if not holds(getattr(c, name)): raise ValueError(f"Parameter {name} {must}, got {getattr(c, name)}.")
 
-_HUB = re.compile(r'[\w.-]+/[\w.-]+(?<!\.pth|.\.pt|\.pkl|\.bin)(?<!\.safetensors)') # a checkpoint's name; what ends like a file is one
-
 def _check_network(c): # weights, and channels by the norms and the head
-    checkpoint = c.head == 'mask2former' and (Path(c.weights).is_dir() or _HUB.fullmatch(c.weights))
+    file = Path(c.weights).suffix in ('.pt', '.pth', '.pkl', '.bin', '.safetensors') # is no name of a checkpoint on the hub
+    checkpoint = c.head == 'mask2former' and (Path(c.weights).is_dir() or re.fullmatch(r'[\w.-]+/[\w.-]+', c.weights) and not file)
     if c.weights not in ('package', 'timm', 'none') and not Path(c.weights).is_file() and not checkpoint:
         raise _nearest(c.weights, ('package', 'timm', 'none', 'the path of a file'), 'value of weights')
     if c.head == 'mask2former' and c.channels % 32:

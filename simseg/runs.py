@@ -270,7 +270,7 @@ def load_runs(root='results/runs') -> pd.DataFrame:
     """Every finished run under `root`, in the order of its folders; unfinished ones are left out. `key` is its `run_key`. An error names a file that
     is no JSON or not there."""
     folders = [path.parent for path in sorted(Path(root).glob('*/s*/metrics.json'))]
-    if not folders: return pd.DataFrame(columns=['run', 'folder', 'key'])
+    if not folders: return pd.DataFrame(columns=['run', 'folder', 'key', 'data', 'seed', 'provenance.data_hash'])
     configs, metrics, origins = ([read_json(f/f'{name}.json') for f in folders] for name in ('config', 'metrics', 'provenance'))
     heads = [dict(run=f.parent.name, folder=str(f), key=run_key(c)) for f, c in zip(folders, configs)]
     left = pd.DataFrame([head | _later() | c for head, c in zip(heads, configs)])

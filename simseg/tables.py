@@ -33,7 +33,7 @@ def found_runs(runs:pd.DataFrame # of `load_runs`
               ) -> dict: # {(key, name of the data, seed): {hash of the data: line of `runs`}}
     "Finished runs by what identifies them."
     out, columns = {}, ('key', 'data', 'seed', 'provenance.data_hash')
-    for line, (*key, hash) in enumerate(zip(*(runs[c] for c in columns)) if len(runs) else ()): out.setdefault(tuple(key), {})[str(hash)] = line
+    for line, (*key, hash) in enumerate(zip(*(runs[c] for c in columns))): out.setdefault(tuple(key), {})[str(hash)] = line
     return out
 
 def collect(table:Table, setting:Setting, runs:pd.DataFrame,
