@@ -1,4 +1,4 @@
-"The commands of the README, word for word, through real subprocesses and a real terminal. IN_TEST makes them train the smoke preset."
+"The commands of the README, word for word, through real subprocesses and a real terminal where they train. IN_TEST makes it the smoke preset."
 import json, os, pty, re, select, subprocess, sys, sysconfig, time
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_papermill_in_a_terminal(tmp_path, cache):
 
 
 def test_wrong_parameter_stops_before_training(tmp_path, cache):
-    "Also a name that the notebook does not know, of which papermill itself only warns."
+    "Here a name that the notebook does not know, of which papermill itself only warns; what `config` refuses it tests itself."
     done = python(['-m', 'papermill', 'nbs/train.ipynb', tmp_path / 'out.ipynb', '-p', 'lamda1', '.5'], shell(**cache))
     assert done.returncode != 0 and "Did you mean 'lambda1'?" in done.stderr
     assert not (tmp_path / 'cache').exists(), 'nothing was made before the parameters were checked'
