@@ -8,12 +8,12 @@ import functools, io
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from scipy.ndimage import minimum_filter
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
@@ -64,18 +64,15 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
                alpha:float=0.45 # of the fill
               ) -> np.ndarray: # [H,W,4] RGBA in [0,1]
     "One translucent picture of all masks with solid outlines; where they overlap, the smallest is on top."
-    masks = masks.cpu()
-    n, (h, w) = len(masks), masks.shape[1:]
-    if n == 0: return np.zeros((h, w, 4))
-    order = masks.flatten(1).sum(1).argsort(descending=True)
-    rank = torch.arange(1, n + 1)[:, None, None]
-    masks, reach = masks[order], max(1, round(max(h, w) / 300))
-    outside = nnf.pad(1 - masks.float()[:, None], [reach] * 4, value=1)
-    edges = masks & (nnf.max_pool2d(outside, 2 * reach + 1, 1)[:, 0] > 0)
-    top, edge = (masks * rank).amax(0).numpy(), (edges * rank).amax(0).numpy()
-    table = np.concatenate([np.zeros((1, 3)), colour(np.asarray(index)[order.numpy()])])
-    line = edge == np.maximum(top, 1) # an outline hidden below a smaller object stays hidden
-    return np.dstack([table[top], np.where(line, 1.0, np.where(top > 0, alpha, 0.0))])
+    masks, (h, w) = masks.cpu().numpy(), masks.shape[1:]
+    layer, reach = np.zeros((h, w, 4)), max(1, round(max(h, w) / 300))
+    for k in np.argsort([-np.count_nonzero(m) for m in masks], kind='stable'):
+        if not masks[k].any(): continue
+        place = tuple(slice(found[0], found[-1] + 1) for found in (np.flatnonzero(masks[k].any(axis)) for axis in (1, 0)))
+        mask = masks[k][place] # beyond its box is outside
+        inner = minimum_filter(mask, 2 * reach + 1, mode='constant', cval=0)
+        layer[place][mask] = np.concatenate([np.broadcast_to(colour(index[k]), (*mask.shape, 3)), np.where(inner, alpha, 1.)[..., None]], -1)[mask]
+    return layer
 
 # %% ../nbs/01_show.ipynb #fam1
 @functools.cache

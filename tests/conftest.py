@@ -1,5 +1,5 @@
 "What all tests share: where the repository is, which files belong to it, an environment for subprocesses, and Pythons that start fast."
-import multiprocessing, os, runpy, socket, subprocess, sys, tempfile, time, types
+import json, multiprocessing, os, runpy, socket, subprocess, sys, tempfile, time, types
 from pathlib import Path
 
 import pytest
@@ -58,8 +58,9 @@ PRELOAD = '''torch torchvision timm lightning_fabric matplotlib.pyplot pandas sc
     nbdev.test nbdev.showdoc fastcore.test IPython papermill.cli'''.split()
 
 
-def _as_python(arguments, cwd, env, files):
+def _as_python(arguments, cwd, env, files, session):
     "In the forked process: what `python *arguments` would do."
+    if session: os.setsid()
     for number, path in enumerate([os.devnull, *files]): os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     os.environ.clear(), os.environ.update(env)
     os.chdir(cwd)
@@ -76,16 +77,19 @@ def _as_python(arguments, cwd, env, files):
 
 class Python:
     """A Python that runs `arguments` as `python *arguments` would, with -c, -m or a script: a fork of a server that has imported PRELOAD, which
-    starts in a tenth of a second. What is tested as a process of its own (signals, imports, the command line) is started by subprocess."""
+    starts in a tenth of a second, with `session` as the first of a session. What is of Python itself (imports, its end) is tested by subprocess."""
 
-    def __init__(self, arguments, env=None, cwd=None):
+    def __init__(self, arguments, env=None, cwd=None, session=False):
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload(PRELOAD)
         self.folder = tempfile.TemporaryDirectory()
         self.files = [os.path.join(self.folder.name, name) for name in ('stdout', 'stderr')]
-        arguments = [str(a) for a in arguments]
-        self.process = context.Process(target=_as_python, args=(arguments, str(cwd or ROOT), clean_env() if env is None else env, self.files))
+        given = [str(a) for a in arguments], str(cwd or ROOT), clean_env() if env is None else env, self.files, session
+        self.process = context.Process(target=_as_python, args=given)
         self.process.start()
+
+    @property
+    def pid(self): return self.process.pid
 
     def poll(self): return self.process.exitcode
 
@@ -103,6 +107,34 @@ class Python:
 def python(arguments, env=None, cwd=None, timeout=400):
     "Runs a `Python` to its end; returns its `returncode`, `stdout` and `stderr`."
     return Python(arguments, env, cwd).wait(timeout)
+
+
+HERE = """
+import json, sys
+import nbformat, papermill
+from execnb.shell import CaptureShell
+from papermill.engines import Engine, papermill_engines
+
+class Here(Engine):
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **how):
+        shell = CaptureShell()
+        for index, cell in enumerate(nb_man.nb.cells):
+            if cell.cell_type != 'code': continue
+            nb_man.cell_start(cell, index)
+            cell.outputs = [nbformat.from_dict(output) for output in shell.run(cell.source)]
+            if shell.exc: nb_man.cell_exception(cell, index, exception=shell.exc); return
+            nb_man.cell_complete(cell, index)
+
+papermill_engines.register('here', Here)
+papermill.execute_notebook(*sys.argv[1:3], json.loads(sys.argv[3]), engine_name='here', progress_bar=False)
+"""
+
+
+def papermill(notebook, out, parameters, env=None, timeout=400):
+    "What papermill makes of `notebook`, in a `Python` from the top of the repository, without the process of a kernel."
+    given = json.dumps({k: v if isinstance(v, int | float) else str(v) for k, v in parameters.items()})
+    return python(['-c', HERE, ROOT / notebook, out, given], env, timeout=timeout)
 
 
 def ranks(arguments, world=2, env=None, cwd=None, timeout=400):

@@ -2,7 +2,7 @@
 import csv, json, re
 
 import pytest
-from conftest import ROOT, clean_env, python
+from conftest import ROOT, clean_env, papermill, python
 from PIL import Image
 
 PANELS = {
@@ -36,8 +36,7 @@ def test_figure(name, smoke, tmp_path):
     run, env = smoke
     how, expected = PANELS[name]
     runs = dict(boxinst=run, sim=run) if name == 'fig_s3' else dict(run=run)
-    words = [word for key, value in (how | runs | dict(out=tmp_path / 'out')).items() for word in ('-p', key, str(value))]
-    done = python(['-m', 'papermill', f'experiments/{name}.ipynb', tmp_path / 'done.ipynb', '--cwd', ROOT, '--kernel', 'python3', *words], env)
+    done = papermill(f'experiments/{name}.ipynb', tmp_path / 'done.ipynb', how | runs | dict(out=tmp_path / 'out'), env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {p.stem for p in (tmp_path / 'out').iterdir()} == set(expected)
     for stem, panels in expected.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, clean_env, python
+from conftest import ROOT, clean_env, papermill
 from test_resume import equal
 
 from simseg.config import config
@@ -117,9 +117,8 @@ def test_a_batch_without_any_object():
 
 
 def test_train_notebook(tmp_path):
-    "`papermill nbs/train.ipynb -p head mask2former`."
     out = tmp_path / 'out.ipynb'
-    done = python(['-m', 'papermill', 'nbs/train.ipynb', out, '-p', 'head', 'mask2former'], clean_env(IN_TEST='1', PYTHONPATH=str(ROOT)))
+    done = papermill('nbs/train.ipynb', out, dict(head='mask2former'), clean_env(IN_TEST='1', PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-3000:]
     shown = [o for cell in json.loads(out.read_text())['cells'] for o in cell.get('outputs', [])]
     folder = Path([o['data']['application/x-simseg-run'] for o in shown if 'application/x-simseg-run' in o.get('data', {})][-1])

@@ -18,14 +18,6 @@ def ranks(world, tmp_path, *arguments):
     return json.loads(text[text.index('RESULT') + 6:].splitlines()[0])
 
 
-def python(arguments, tmp_path):
-    "A real process, for what starts others."
-    done = subprocess.run([sys.executable, *arguments], env=environment(tmp_path), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=400)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.mark.parametrize('kind', ['full', 'bare'])
 def test_two_ranks_are_one_batch(kind, tmp_path):
     "Losses of the joint batch are the means over ranks, also where one rank has no object; all ranks end with the same weights."
@@ -140,31 +132,32 @@ def test_what_ranks_draw(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='multiple of the 3 devices'): batch(0, 3)
 
 
-@pytest.mark.parametrize('whom', ['a job of torchrun', 'a job that starts torchrun', 'the starter alone'])
-def test_a_cluster_stops_all_after_one_step(whom, tmp_path):
+def test_a_cluster_stops_all_after_one_step(tmp_path):
     """SIGTERM to every process of a job, as Slurm sends it before it kills, or to the process that starts torchrun: all leave after the same step,
-    which is saved, none stays behind, and the same command goes on."""
-    training = ['-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '24', '--device', 'cpu', '--save-every', '100',
-                '--out', tmp_path / 'runs']
-    arguments = [*TORCHRUN, *training] if whom == 'a job of torchrun' else [*training, '--devices', '2']
-    process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    end = time.monotonic() + 240
-    while time.monotonic() < end and process.poll() is None:
-        if any(log.read_text().count('\n') >= 4 for log in (tmp_path / 'runs').glob('*/s0/log.jsonl')): break
-        time.sleep(0.01)
-    if whom == 'the starter alone': process.terminate()
-    else: os.killpg(process.pid, signal.SIGTERM)
-    text, _ = process.communicate(timeout=120)
-    with pytest.raises(ProcessLookupError): os.killpg(process.pid, 0)
-    if whom != 'a job of torchrun': assert process.returncode == 130 and 'Traceback' not in text, text[-3000:]
-    folder, = (tmp_path / 'runs').glob('*/s0')
-    step = torch.load(folder / 'last.pt', weights_only=True)['step']
-    assert process.returncode and 4 <= step < 24 and text.count(f'Stopped after step {step} of 24') == 1, text[-3000:]
-    if whom == 'the starter alone': python(map(str, arguments), tmp_path)
-    else: conftest.ranks(training, 2, environment(tmp_path)) # as torchrun starts them, but sooner
-    assert json.loads((folder / 'metrics.json').read_text())['steps'] == 24
-    assert [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()] == list(range(1, 25)), 'no step twice'
+    which is saved, none stays behind, and the same run goes on, whoever starts it."""
+    training = ['-m', 'simseg.training', '--preset', 'smoke', '--batch-size', '4', '--steps', '40', '--device', 'cpu', '--save-every', '100',
+                '--out', str(tmp_path / 'runs')]
+    starter, done = [*training, '--devices', '2'], 0
+    for whom, arguments in {'a job of torchrun': [*TORCHRUN, *training], 'a job that starts torchrun': starter, 'the starter alone': starter}.items():
+        process = subprocess.Popen([sys.executable, *arguments], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        end = time.monotonic() + 240
+        while time.monotonic() < end and process.poll() is None:
+            if any(log.read_text().count('\n') >= done + 4 for log in (tmp_path / 'runs').glob('*/s0/log.jsonl')): break
+            time.sleep(0.01)
+        if whom == 'the starter alone': process.terminate()
+        else: os.killpg(process.pid, signal.SIGTERM)
+        text, _ = process.communicate(timeout=120)
+        with pytest.raises(ProcessLookupError): os.killpg(process.pid, 0)
+        if whom != 'a job of torchrun': assert process.returncode == 130 and 'Traceback' not in text, text[-3000:]
+        folder, = (tmp_path / 'runs').glob('*/s0')
+        step = torch.load(folder / 'last.pt', weights_only=True)['step']
+        assert process.returncode and done + 4 <= step < 40 and text.count(f'Stopped after step {step} of 40') == 1, f'{whom}: {text[-3000:]}'
+        assert json.loads((folder / 'log.jsonl').read_text().splitlines()[-1])['step'] == step
+        done = step
+    conftest.ranks(training, 2, environment(tmp_path)) # as torchrun starts them, but sooner
+    assert json.loads((folder / 'metrics.json').read_text())['steps'] == 40
+    assert [json.loads(line)['step'] for line in (folder / 'log.jsonl').read_text().splitlines()] == list(range(1, 41)), 'no step twice'
 
 
 def test_a_notebook_starts_them(tmp_path):
@@ -186,5 +179,5 @@ run = train(config('smoke', method='boxinst', plugin=own, knob=3., **usual), pro
 print('RUN', run.state, [e['step'] for e in run.entries], {e['mine'] for e in run.entries}, run.metrics['val_images'])
 try: train(config('smoke', lr=1e30, clip_norm=0., optimizer='sgd', warmup_steps=0, **usual), progress=False)
 except RuntimeError as e: print('FAILED', 'is not finite' in str(e))"""
-    said = python(['-c', code, str(tmp_path / 'runs')], tmp_path)
-    assert 'RUN done [1, 2, 3, 4, 5, 6] {3.0} 4' in said and 'FAILED True' in said, said
+    done = conftest.python(['-c', code, tmp_path / 'runs'], environment(tmp_path))
+    assert 'RUN done [1, 2, 3, 4, 5, 6] {3.0} 4' in done.stdout and 'FAILED True' in done.stdout, done.stdout + done.stderr

@@ -425,7 +425,8 @@ def test_what_shares_a_fixture_shares_a_worker(tmp_path):
         test = f'@pytest.mark.parametrize("i", range(6))\ndef test_it(i): time.sleep(.2); open(f"{name}{{os.getpid()}}", "w").close()\n'
         (tmp_path / f'tests/{name}.py').write_text('import os, pytest, time\n' + test)
     shutil.copy(ROOT / 'tests/conftest.py', tmp_path / 'tests')
-    done = python(['-m', 'pytest', '-n', '2', '-q', '-p', 'no:cacheprovider', f'--rootdir={tmp_path}'], cwd=tmp_path)
+    done = python(['-m', 'pytest', '-p', 'xdist', '-n', '2', '-q', '-p', 'no:cacheprovider', f'--rootdir={tmp_path}'],
+                  clean_env(PYTEST_DISABLE_PLUGIN_AUTOLOAD='1'), tmp_path)
     assert done.returncode == 0 and '12 passed' in done.stdout, done.stdout + done.stderr
     workers = {name: {p.name.removeprefix(name) for p in tmp_path.glob(f'{name}[0-9]*')} for name in ('test_sweep', 'test_other')}
     assert len(workers['test_sweep']) == 1 and workers['test_other'] - workers['test_sweep']
