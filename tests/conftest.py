@@ -55,7 +55,7 @@ def clean_env(**changes) -> dict:
 
 # What most processes of the tests would import first: some five seconds, paid once. simseg is not among it: each imports what it names and no more.
 PRELOAD = '''torch torchvision timm lightning_fabric matplotlib.pyplot pandas scipy.stats pycocotools.mask
-    nbdev.test nbdev.showdoc fastcore.test IPython papermill.cli'''.split()
+    transformers.models.mask2former.modeling_mask2former nbdev.test nbdev.showdoc fastcore.test IPython papermill.cli'''.split()
 
 
 def _as_python(arguments, cwd, env, files, session):
