@@ -65,5 +65,5 @@ for column, overlap in zip(axes.T, overlaps):
     column[2].set(xlabel='camouflage', xticks=sorted(table['camouflage'].unique()))
 for row, label in zip(axes, ('mask AP, held-out scenes', 'IoU with true masks', 'area under the ROC curve')): row[0].set_ylabel(label)
 for row in axes: row[-1].legend(*max((a.get_legend_handles_labels() for a in row), key=lambda found: len(found[1])), fontsize=7)
-figure.savefig(args.out.with_suffix('.png'))
+figure.savefig(args.out.with_suffix('.png'), metadata=dict(Description=args.out.with_suffix('.csv').read_text(encoding='utf-8')))
 print(table.round(3).to_string(index=False))

@@ -69,8 +69,8 @@ for ax, name in zip(axes[0], names):
 axes[0, 0].set_ylabel('mask AP less default, points\n(beyond 2 the axis is logarithmic)', fontsize=7)
 axes[0, 0].legend(fontsize=7, loc='lower right')
 args.out.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(args.out.with_suffix('.png'), dpi=130)
 lines.to_csv(args.out.with_suffix('.csv'), index=False, float_format='%.4f')
+figure.savefig(args.out.with_suffix('.png'), dpi=130, metadata=dict(Description=args.out.with_suffix('.csv').read_text(encoding='utf-8')))
 print(lines.groupby('setting', sort=False)['rank correlation'].first().round(2).to_string())
 
 runs, rows = load_runs(args.exchange), []

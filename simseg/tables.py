@@ -141,16 +141,17 @@ def curve(table:Table, setting:Setting, lines:pd.DataFrame, summary:pd.DataFrame
 
 # %% ../nbs/22b_tables.ipynb #0017
 def build(setting:Setting, tables:list, runs='results/runs', out='results/tables') -> list: # paths
-    "Write csv, md and, where more than one row has run, png of each table. Returns the csv and md files."
+    "Write csv, md and, where more than one row has run, png of each table, whose description is the csv. Returns the csv and md files."
     found, written = load_runs(runs), []
     for table in (within(t, setting) for t in tables):
         lines = collect(table, setting, found)
         summary, stem = summarise(table, lines), Path(out)/setting.name/f'table_{table.name}'
         stem.parent.mkdir(parents=True, exist_ok=True)
         summary.round(3).to_csv(stem.with_suffix('.csv'), index=False)
+        numbers = stem.with_suffix('.csv').read_text(encoding='utf-8')
         text, plot = as_text(table, setting, summary), stem.with_suffix('.png')
         if ran(summary).sum() > 1:
-            curve(table, setting, lines, summary).savefig(plot)
+            curve(table, setting, lines, summary).savefig(plot, metadata=dict(Description=numbers))
             text += f"\n![AP against the parameter, the paper's and ours]({plot.name})\n"
         else: plot.unlink(missing_ok=True) # one point is no curve
         stem.with_suffix('.md').write_text(text, encoding='utf-8')
@@ -281,7 +282,7 @@ def main(args:list|None=None):
             losses, swept = readme_parts(given.experiments, given.runs)
             text = with_tables(given.readme.read_text(encoding='utf-8'), losses, swept)
             given.readme.write_text(text, encoding='utf-8')
-            if given.figure: overview(swept).savefig(given.figure)
+            if given.figure: overview(swept).savefig(given.figure, metadata=dict(Description=parameters_block(swept))) # what it shows
     except (ValueError, OSError) as e: sys.exit(f'simseg.tables: {e}')
 
 # %% ../nbs/22b_tables.ipynb #0025

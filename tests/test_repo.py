@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from PIL import Image
 from conftest import ROOT, clean_env, notebooks, python, repository_files
 from packaging.requirements import Requirement
 
@@ -308,11 +309,15 @@ def records(tmp_path_factory):
     return folder / 'results/runs'
 
 
+def shows(picture): return Image.open(ROOT / picture).text['Description'] # the numbers that it was drawn from
+
+
 def test_readme_tables_come_from_the_records(records):
     from simseg.report import with_results
     from simseg.tables import readme_parts, with_tables
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert with_tables(text, *readme_parts(ROOT / 'experiments', records)) == text, 'run `make report`'
+    assert shows('results/figures/tables.png') in text, 'run `make report`'
     text = (ROOT / 'results/README.md').read_text(encoding='utf-8')
     assert with_results(text, records) == text, 'run `make report`'
 
@@ -326,6 +331,7 @@ def test_tables_come_from_the_records(tmp_path, records):
         assert tables, folder
         for path in build(read_setting(folder.name, ROOT / 'experiments/settings.yaml'), tables, records, tmp_path):
             assert path.read_bytes() == (folder / path.name).read_bytes(), f'{folder.name}/{path.name}: run `make report`'
+        for plot in folder.glob('*.png'): assert shows(plot) == plot.with_suffix('.csv').read_text(encoding='utf-8'), f'{plot}: run `make report`'
 
 
 def test_the_trends_are_those_of_the_records(records):
@@ -379,12 +385,14 @@ def test_one_knob_comes_from_the_records(tmp_path, records):
     assert done.returncode == 0, done.stderr
     for made, kept in (('one_knob.csv', 'figures/one_knob.csv'), ('findings.md', 'findings.md')):
         assert (tmp_path / made).read_bytes() == (ROOT / 'results' / kept).read_bytes(), 'run `make report`'
+    assert shows('results/figures/one_knob.png') == (tmp_path / 'one_knob.csv').read_text(), 'run `make report`'
 
 
 def test_mechanism_comes_from_the_records(tmp_path, records):
     done = python(['experiments/mechanism.py', '--runs', records, '--out', tmp_path / 'mechanism'])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'mechanism.csv').read_bytes() == (ROOT / 'results/figures/mechanism.csv').read_bytes(), 'run `make report`'
+    assert shows('results/figures/mechanism.png') == (tmp_path / 'mechanism.csv').read_text(), 'run `make report`'
 
 
 def slugs(text): # of the headings, as GitHub makes them
