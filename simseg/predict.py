@@ -20,7 +20,7 @@ from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
 from .files import Journal, check_place, code_hash, part_path, stamp, user_path, write_json
-from .show import distinct, panels, show_objects
+from .show import Picture, distinct, show_objects
 from .training import load_model
 
 # %% auto #0
@@ -66,9 +66,9 @@ def overlay(image:Tensor, # [3,H,W] uint8
     found, side = distinct(found), max(image.shape[1:])
     if side > MOST_SIDE: image, found = resize(image, found, tuple(max(round(v * MOST_SIDE / side), 1) for v in image.shape[1:]))
     h, w = image.shape[1:]
-    inches = 8 / max(h, w)
-    figure, axes = panels(1, 1, max(w * inches, 1), max(h * inches, 1))
-    show_objects(axes[0, 0], image, found, classes)
+    figure = Picture(figsize=(8 * w / max(h, w) + 1e-6, 8 * h / max(h, w) + 1e-6)) # matplotlib rounds down
+    ax = figure.add_axes((0, 0, 1, 1)); ax.axis('off')
+    show_objects(ax, image, found, classes)
     return figure
 
 def overlay_name(name:str # of the image, below its folder
@@ -79,9 +79,9 @@ def overlay_name(name:str # of the image, below its folder
     return str(path.with_name(f'{last}.png'))
 
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
-    "`overlay` as a PNG, about as large as the image, of 800 pixels at least."
+    "`overlay` as a PNG with the image's own pixels, one for one where its longer side has 800 to 2000; smaller and larger ones as if they had."
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(overlay(image, found, classes).png(dpi=max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100)))
+    path.write_bytes(overlay(image, found, classes).png(max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100), tight=False))
 
 # %% ../nbs/24_predict.ipynb #0011
 def rows_of(found:Instances, category_ids:list) -> list: # annotations, without their ids

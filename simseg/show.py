@@ -34,10 +34,11 @@ def colour(index) -> np.ndarray: # [...,3] RGB in [0,1]
 # %% ../nbs/01_show.ipynb #0009
 class Picture(Figure):
     "A matplotlib figure that a notebook displays as a PNG, without pyplot."
-    def png(self, dpi:int=100) -> bytes:
+    def png(self, dpi:int=100, tight:bool=True # no wider than what is drawn; else the whole figure
+           ) -> bytes:
         "The figure as PNG bytes. `savefig` works as well."
         buffer = io.BytesIO()
-        self.savefig(buffer, format='png', dpi=dpi, bbox_inches='tight')
+        self.savefig(buffer, format='png', dpi=dpi, bbox_inches='tight' if tight else None)
         return buffer.getvalue()
 
     def _repr_png_(self): return self.png()
