@@ -81,7 +81,7 @@ def overlay_name(name:str # of the image, below its folder
 def write_overlay(path:Path, image:Tensor, found:Instances, classes:list):
     "`overlay` as a PNG with the image's own pixels, one for one where its longer side has 800 to 2000; smaller and larger ones as if they had."
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(overlay(image, found, classes).png(max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100), tight=False))
+    overlay(image, found, classes).savefig(path, format='png', dpi=max(min(max(image.shape[1:]), MOST_SIDE) / 8, 100))
 
 # %% ../nbs/24_predict.ipynb #0011
 def rows_of(found:Instances, category_ids:list) -> list: # annotations, without their ids

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from scipy.ndimage import minimum_filter
+from scipy.ndimage import find_objects, minimum_filter
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
@@ -34,11 +34,10 @@ def colour(index) -> np.ndarray: # [...,3] RGB in [0,1]
 # %% ../nbs/01_show.ipynb #0009
 class Picture(Figure):
     "A matplotlib figure that a notebook displays as a PNG, without pyplot."
-    def png(self, dpi:int=100, tight:bool=True # no wider than what is drawn; else the whole figure
-           ) -> bytes:
+    def png(self, dpi:int=100) -> bytes:
         "The figure as PNG bytes. `savefig` works as well."
         buffer = io.BytesIO()
-        self.savefig(buffer, format='png', dpi=dpi, bbox_inches='tight' if tight else None)
+        self.savefig(buffer, format='png', dpi=dpi, bbox_inches='tight')
         return buffer.getvalue()
 
     def _repr_png_(self): return self.png()
@@ -67,12 +66,11 @@ def mask_layer(masks:Tensor, # [N,H,W] bool
     "One translucent picture of all masks with solid outlines; where they overlap, the smallest is on top."
     masks, (h, w) = masks.cpu().numpy(), masks.shape[1:]
     layer, reach = np.zeros((h, w, 4)), max(1, round(max(h, w) / 300))
-    for k in np.argsort([-np.count_nonzero(m) for m in masks], kind='stable'):
-        if not masks[k].any(): continue
-        place = tuple(slice(found[0], found[-1] + 1) for found in (np.flatnonzero(masks[k].any(axis)) for axis in (1, 0)))
-        mask = masks[k][place] # beyond its box is outside
-        inner = minimum_filter(mask, 2 * reach + 1, mode='constant', cval=0)
-        layer[place][mask] = np.concatenate([np.broadcast_to(colour(index[k]), (*mask.shape, 3)), np.where(inner, alpha, 1.)[..., None]], -1)[mask]
+    for k in np.argsort(-np.count_nonzero(masks, axis=(1, 2)), kind='stable'):
+        for place in find_objects(masks[k].view(np.uint8)): # its box, beyond which is outside; none of an empty mask
+            mask, drawn = masks[k][place], layer[place]
+            drawn[mask] = [*colour(index[k]), alpha]
+            drawn[mask & ~minimum_filter(mask, 2 * reach + 1, mode='constant', cval=0), 3] = 1.
     return layer
 
 # %% ../nbs/01_show.ipynb #fam1

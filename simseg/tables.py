@@ -147,8 +147,8 @@ def build(setting:Setting, tables:list, runs='results/runs', out='results/tables
         lines = collect(table, setting, found)
         summary, stem = summarise(table, lines), Path(out)/setting.name/f'table_{table.name}'
         stem.parent.mkdir(parents=True, exist_ok=True)
-        summary.round(3).to_csv(stem.with_suffix('.csv'), index=False)
-        numbers = stem.with_suffix('.csv').read_text(encoding='utf-8')
+        numbers = summary.round(3).to_csv(index=False)
+        stem.with_suffix('.csv').write_text(numbers, encoding='utf-8')
         text, plot = as_text(table, setting, summary), stem.with_suffix('.png')
         if ran(summary).sum() > 1:
             curve(table, setting, lines, summary).savefig(plot, metadata=dict(Description=numbers))

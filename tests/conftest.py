@@ -127,7 +127,8 @@ class Here(Engine):
             nb_man.cell_complete(cell, index)
 
 papermill_engines.register('here', Here)
-papermill.execute_notebook(*sys.argv[1:3], json.loads(sys.argv[3]), engine_name='here', progress_bar=False)
+how = dict(engine_name='here', kernel_name='python3', language='python', progress_bar=False)
+papermill.execute_notebook(*sys.argv[1:3], json.loads(sys.argv[3]), **how)
 """
 
 

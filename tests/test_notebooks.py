@@ -3,7 +3,7 @@ broadcast, and cut the longer of two lists: here both sides must have one shape.
 import json
 
 import pytest
-from conftest import ROOT, notebooks, python
+from conftest import ROOT, notebooks, papermill, python
 
 TIMEOUT = 900 # seconds for one notebook
 RUN = """
@@ -56,6 +56,8 @@ def test_a_failing_cell_is_seen(tmp_path):
     (tmp_path / 'nbs').mkdir()
     path = tmp_path / 'nbs' / '00_wrong.ipynb'
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    done = papermill(path, tmp_path / 'out.ipynb', {})
+    assert done.returncode == 1 and 'two is not three' in done.stderr, 'without a kernel too'
     done = run_notebook(path)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and 'two is not three' in said and 'kept == 3' in said

@@ -23,6 +23,16 @@ def finish(process):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
+def reached(out, process, step):
+    "Waits until `step` steps are logged below `out`, or `process` has ended; returns the log."
+    log, end = None, time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        log = log or next(out.glob('*/s0/log.jsonl'), None)
+        if log and log.read_text().count('\n') >= step: break
+        time.sleep(0.005)
+    return log
+
+
 def weights(out):
     folder, = out.glob('*/s0')
     last = torch.load(folder / 'last.pt', weights_only=True)
@@ -47,11 +57,7 @@ def test_killed_and_resumed_is_bit_identical(alone, tmp_path):
     stops = sorted(chance.sample(range(2, STEPS - 1), 2))
     for stop in stops:
         process = start(tmp_path / 'runs', alone / 'cache')
-        log, end = None, time.monotonic() + 120
-        while time.monotonic() < end and process.poll() is None:
-            log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
-            if log and log.read_text().count('\n') >= stop: break
-            time.sleep(0.005)
+        log = reached(tmp_path / 'runs', process, stop)
         process.kill()
         assert process.wait().returncode == -signal.SIGKILL
         assert not list((tmp_path / 'runs').glob('*/s0/metrics.json')), 'killed before its end'
@@ -71,29 +77,39 @@ def test_asked_twice_it_runs_once(alone):
     assert (folder / 'last.pt').stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize('how_so', ['by hand', 'by a cluster', 'unheard'])
-def test_stopped_and_resumed_is_bit_identical(how_so, alone, tmp_path):
-    """Ctrl-C to one process; SIGTERM to every process of a job, the loader's too; Ctrl-C after which nobody reads on, as `| tee` leaves it: the step
-    it falls in is saved, the exit code is 130, the message says how to go on, and the same command does."""
-    arguments, env = how(tmp_path / 'runs', alone / 'cache')
-    if how_so == 'by a cluster': arguments += ['--workers', '1']
-    if how_so == 'unheard': # what Python does at its end with a stdout that nobody reads is Python's own
-        process = subprocess.Popen([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    else: process = Python(arguments, env, session=True)
-    log, end = None, time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        log = log or next((tmp_path / 'runs').glob('*/s0/log.jsonl'), None)
-        if log and log.read_text().count('\n') >= 5: break
-        time.sleep(0.005)
-    if how_so == 'by a cluster': os.killpg(process.pid, signal.SIGTERM)
-    else:
-        if how_so == 'unheard': process.stdout.close()
-        os.kill(process.pid, signal.SIGINT)
-    ended, text = process.wait(120), ''
-    if how_so != 'unheard': ended, text = ended.returncode, ended.stdout + ended.stderr
-    assert ended == 130 and (how_so == 'unheard' or 'goes on from there' in text) and 'Traceback' not in text, text[-2000:]
-    step = torch.load(log.parent / 'last.pt', weights_only=True)['step']
-    assert 5 <= step < STEPS and (how_so == 'unheard' or f'Stopped after step {step} of {STEPS}' in text)
-    finish(start(tmp_path / 'runs', alone / 'cache'))
-    (ours, metrics), (theirs, reference) = weights(tmp_path / 'runs'), weights(alone / 'runs')
+def stopped(out, process, stop):
+    "Calls `stop` once five steps are logged; returns what `process` says of its end, and the step that is saved."
+    log = reached(out, process, 5)
+    stop()
+    return process.wait(120), torch.load(log.parent / 'last.pt', weights_only=True)['step']
+
+
+def goes_on(out, alone, step):
+    assert 5 <= step < STEPS
+    finish(start(out, alone / 'cache'))
+    (ours, metrics), (theirs, reference) = weights(out), weights(alone / 'runs')
     assert equal(ours, theirs) and metrics == reference
+
+
+@pytest.mark.parametrize('how_so', ['by hand', 'by a cluster'])
+def test_stopped_and_resumed_is_bit_identical(how_so, alone, tmp_path):
+    """Ctrl-C to one process; SIGTERM to every process of a job, the loader's too: the step it falls in is saved, the exit code is 130, the message
+    says how to go on, and the same command does."""
+    out, (arguments, env) = tmp_path / 'runs', how(tmp_path / 'runs', alone / 'cache')
+    if how_so == 'by a cluster': arguments += ['--workers', '1']
+    process = Python(arguments, env, session=True)
+    kill = (os.killpg, signal.SIGTERM) if how_so == 'by a cluster' else (os.kill, signal.SIGINT)
+    done, step = stopped(out, process, lambda: kill[0](process.pid, kill[1]))
+    text = done.stdout + done.stderr
+    assert done.returncode == 130 and 'goes on from there' in text and 'Traceback' not in text, text[-2000:]
+    assert f'Stopped after step {step} of {STEPS}' in text
+    goes_on(out, alone, step)
+
+
+def test_stopped_unheard(alone, tmp_path):
+    "The same after Ctrl-C when nobody reads on, as `| tee` leaves it: what Python does at its end with such a stdout is Python's own."
+    out, (arguments, env) = tmp_path / 'runs', how(tmp_path / 'runs', alone / 'cache')
+    process = subprocess.Popen([sys.executable, *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    code, step = stopped(out, process, lambda: (process.stdout.close(), process.send_signal(signal.SIGINT)))
+    assert code == 130
+    goes_on(out, alone, step)
