@@ -28,6 +28,7 @@ from .pseudo_quality import pseudo_quality
 from .recipe import Data, constants, data_sets, plan, remarks, resolved, warmup_end
 from .runs import Busy, Run, Stopped, named, run_dir, stop_after_step, tell
 from .warmup import open_or_wait, warmup_config, warmup_dir
+from .weight_files import skip_init
 from .weights import described, load_safetensors
 from lightning_fabric import Fabric
 
@@ -207,7 +208,8 @@ def load_model(path, device='cpu') -> tuple: # network in eval mode, Config, cla
     path = Path(path)/'model.pt' if Path(path).is_dir() else Path(path)
     saved = load_safetensors(path, device) if path.suffix == '.safetensors' else load_checkpoint(path, map_location=device)
     c, classes, ids = described(path, saved)
-    try: model = HEADS[c.head](c, len(classes), load=False).to(device)
+    try:
+        with skip_init(): model = HEADS[c.head](c, len(classes), load=False).to(device)
     except (ValueError, RuntimeError) as e: raise ValueError(f"{path}: {e}") from e
     try: model.load_state_dict(saved['model'])
     except (RuntimeError, TypeError, AttributeError) as e:

@@ -14,9 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 # %% auto #0
-__all__ = ['NAMES', 'read_pickle', 'read_tensors']
+__all__ = ['NAMES', 'read_pickle', 'read_tensors', 'skip_init']
 
 # %% ../nbs/04b_weight_files.ipynb #0005
 class _Inert: # has `__setstate__`, so that a pickle can set no attribute of its own
@@ -96,3 +97,10 @@ def read_tensors(path:str|Path) -> dict: # {name: Tensor} on the CPU
     found = _tensors(found)
     if not found: raise ValueError(f"{path}: holds no tensors")
     return found
+
+# %% ../nbs/04b_weight_files.ipynb #skip2
+class skip_init(TorchFunctionMode):
+    "A context that builds modules without drawing their weights; constants (a norm's ones, a bias) are set as ever. It uses up no random number."
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, '__name__', '') not in ('uniform_', 'normal_', 'kaiming_uniform_'): return function(*args, **(kwargs or {}))
+        return args[0] if args else kwargs['tensor']

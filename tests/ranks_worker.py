@@ -22,7 +22,8 @@ more = dict(mask2former=dict(head='mask2former', warmup_share=.5), queries=dict(
             pseudo=dict(optimizer='sgd'),
             bf16=dict(precision='bf16'), evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
-           backbone='tf_efficientnet_lite0', weights='package', accumulate=accumulate, **more.get(kind, {})) # frozen norms
+           **({} if kind == 'bf16' else dict(backbone='tf_efficientnet_lite0', weights='package')), # frozen norms
+           accumulate=accumulate, **more.get(kind, {}))
 fabric, data = make_fabric(c), data_sets(c)
 if kind == 'parts': # the mask losses of a part are means of its own, those of processes are means over all: made alike
     for module in (losses_box, losses_pseudo, copy_paste):

@@ -1,5 +1,5 @@
 "Two processes on the CPU (gloo) agree with one process on the joint batch, and what torchrun starts leaves one record."
-import json, os, signal, subprocess, sys, time
+import json, os, signal, time
 
 import pytest
 import torch
@@ -139,20 +139,19 @@ def test_a_cluster_stops_all_after_one_step(tmp_path):
                 '--out', str(tmp_path / 'runs')]
     starter, done = [*training, '--devices', '2'], 0
     for whom, arguments in {'a job of torchrun': [*TORCHRUN, *training], 'a job that starts torchrun': starter, 'the starter alone': starter}.items():
-        process = subprocess.Popen([sys.executable, *arguments], env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        process = conftest.Python(arguments, environment(tmp_path), session=True)
         end = time.monotonic() + 240
         while time.monotonic() < end and process.poll() is None:
             if any(log.read_text().count('\n') >= done + 4 for log in (tmp_path / 'runs').glob('*/s0/log.jsonl')): break
             time.sleep(0.01)
-        if whom == 'the starter alone': process.terminate()
-        else: os.killpg(process.pid, signal.SIGTERM)
-        text, _ = process.communicate(timeout=120)
+        (os.kill if whom == 'the starter alone' else os.killpg)(process.pid, signal.SIGTERM)
+        ended = process.wait(120)
+        text = ended.stdout + ended.stderr
         with pytest.raises(ProcessLookupError): os.killpg(process.pid, 0)
-        if whom != 'a job of torchrun': assert process.returncode == 130 and 'Traceback' not in text, text[-3000:]
+        if whom != 'a job of torchrun': assert ended.returncode == 130 and 'Traceback' not in text, text[-3000:]
         folder, = (tmp_path / 'runs').glob('*/s0')
         step = torch.load(folder / 'last.pt', weights_only=True)['step']
-        assert process.returncode and done + 4 <= step < 40 and text.count(f'Stopped after step {step} of 40') == 1, f'{whom}: {text[-3000:]}'
+        assert ended.returncode and done + 4 <= step < 40 and text.count(f'Stopped after step {step} of 40') == 1, f'{whom}: {text[-3000:]}'
         assert json.loads((folder / 'log.jsonl').read_text().splitlines()[-1])['step'] == step
         done = step
     conftest.ranks(training, 2, environment(tmp_path)) # as torchrun starts them, but sooner

@@ -1,11 +1,11 @@
 "The sweep over the tables' runs: stopped half-way, failed in one run, complete. Real processes, the smoke setting, three rows."
-import json, os, re, shutil, signal, subprocess, sys, sysconfig, time
+import json, os, re, shutil, signal, subprocess, sysconfig, time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import ROOT, clean_env, python
+from conftest import ROOT, Python, clean_env, python
 
 BIN = Path(sysconfig.get_path('scripts'))
 ROWS = """caption: three rows
@@ -162,13 +162,13 @@ def test_forked_runs_stop_together_and_go_on(place, environment, tmp_path):
     (tmp_path / 'e/s9.yaml').write_text(re.sub(r'lambda1: (0.[17])}', r'lambda1: \1, steps: 40}', ROWS))
     where = ['--experiments', str(tmp_path / 'e'), '--out', str(tmp_path / 'runs')]
     words = ['experiments/at_once.py', 'smoke', '--tables', 's9', '--runs', '3', *where]
-    parent = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    parent = Python(words, environment, session=True)
     def begun(): # past the warm-up that they share, which their logs begin with
         logs = [p for p in (tmp_path / 'runs').glob('*/*/log.jsonl') if json.loads((p.parent / 'config.json').read_text())['steps'] == 40]
         return [p.parent for p in logs if p.read_text().count('\n') > 4] if len(logs) == 2 else []
     while len(begun()) < 2 and parent.poll() is None: time.sleep(.02)
-    parent.terminate()
-    assert parent.wait(120) == 130 and not [p for p in psutil.process_iter() if _session(p.pid) == parent.pid]
+    os.kill(parent.pid, signal.SIGTERM)
+    assert parent.wait(120).returncode == 130 and not [p for p in psutil.process_iter() if _session(p.pid) == parent.pid]
     steps = {folder: torch.load(folder / 'last.pt', weights_only=True)['step'] for folder in begun()}
     for folder, step in steps.items():
         assert 4 < step < 40 and json.loads((folder / 'log.jsonl').read_text().splitlines()[-1])['step'] == step

@@ -13,6 +13,7 @@ import torch
 from ..config import Config, config
 from .condinst import CondInst, condinst
 from .resnet import BGR_MEAN, R50, R101, random_msra, resnet_state
+from ..weight_files import skip_init
 
 # %% ../../nbs/07c_models.adelaidet.ipynb #0005
 def random_adelaidet(classes:int=80, mask_channels:int=8, # 16 BoxInst
@@ -124,7 +125,7 @@ def from_adelaidet(state:dict, # {AdelaiDet's name: Tensor}
                   ) -> tuple: # CondInst in eval mode, Config, rows of `our_state`
     "Their network in ours. ValueError says what does not fit."
     c = settings_of(state, **given)
-    net = condinst(c, len(state[HEAD + 'cls_logits.bias']), load=False)
+    with skip_init(): net = condinst(c, len(state[HEAD + 'cls_logits.bias']), load=False)
     ours, rows = our_state(state, net)
     net.load_state_dict(ours)
     return net.eval(), c, rows
