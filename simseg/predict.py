@@ -68,7 +68,7 @@ def overlay(image:Tensor, # [3,H,W] uint8
     h, w = image.shape[1:]
     figure = Picture(figsize=(8 * w / max(h, w) + 1e-6, 8 * h / max(h, w) + 1e-6)) # matplotlib rounds down
     ax = figure.add_axes((0, 0, 1, 1)); ax.axis('off')
-    show_objects(ax, image, found, classes)
+    show_objects(ax, image, found, classes, fontsize=9)
     return figure
 
 def overlay_name(name:str # of the image, below its folder
