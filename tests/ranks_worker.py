@@ -20,10 +20,9 @@ kinds = dict(sim=('sim', 6), mask2former=('sim', 6), bf16=('sim', 6), parts=('ps
 method, steps = kinds.get(kind, ('boxinst', 3))
 more = dict(mask2former=dict(head='mask2former', warmup_share=.5), queries=dict(head='mask2former'), parts=dict(optimizer='sgd'),
             pseudo=dict(optimizer='sgd'),
-            bf16=dict(precision='bf16'), evaluate=dict(val_images=3, score_threshold=0.))
+            bf16=dict(precision='bf16', backbone='test_efficientnet', weights='none'), evaluate=dict(val_images=3, score_threshold=0.))
 c = config('smoke', method=method, batch_size=4, steps=steps, train_images=4, flip=0.0, device='cpu', warmup_steps=0, clip_norm=0.0,
-           **({} if kind == 'bf16' else dict(backbone='tf_efficientnet_lite0', weights='package')), # frozen norms
-           accumulate=accumulate, **more.get(kind, {}))
+           accumulate=accumulate, **dict(backbone='tf_efficientnet_lite0', weights='package') | more.get(kind, {})) # frozen norms
 fabric, data = make_fabric(c), data_sets(c)
 if kind == 'parts': # the mask losses of a part are means of its own, those of processes are means over all: made alike
     for module in (losses_box, losses_pseudo, copy_paste):
