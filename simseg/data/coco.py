@@ -156,7 +156,8 @@ def read(root:str|Path, # folder of the data set
     found, crowds, no_mask, seen = [], 0, [], 0
     for row, image, category, crowd in rows:
         if image not in position: continue
-        extent = row['bbox'][2] > 0 and row['bbox'][3] > 0
+        (x, y, w, h), (height, width) = row['bbox'], photos[image][1:]
+        extent = w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0 # else no object: see `_clip`
         crowds, seen = crowds + crowd, seen + extent
         if extent and not has_mask(row): no_mask.append(whole(row['id']))
         if crowd: continue
