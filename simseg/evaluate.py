@@ -14,18 +14,13 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
-from torchvision.ops import box_iou # noqa: F401, for the caller
 from tqdm import tqdm
 
 from .core import Instances
 from .data.annotations import has_mask
 
 # %% auto #0
-__all__ = ['METRICS', 'mask_iou', 'mask_to_box_ratio', 'run_lengths', 'encode', 'to_coco', 'run_coco', 'metrics', 'class_table',
-           'evaluate', 'box_iou']
-
-# %% ../nbs/18_evaluate.ipynb #0003
-_all_ = ['box_iou'] # torchvision's, for the caller's convenience
+__all__ = ['METRICS', 'mask_iou', 'rle_counts', 'encode', 'to_coco', 'run_coco', 'metrics', 'class_table', 'evaluate']
 
 # %% ../nbs/18_evaluate.ipynb #0006
 def mask_iou(pred:Tensor, # [N,H,W] bool
@@ -36,15 +31,8 @@ def mask_iou(pred:Tensor, # [N,H,W] bool
     both = p @ t.T
     return both / (p.sum(1)[:, None] + t.sum(1) - both).clamp(min=1)
 
-def mask_to_box_ratio(masks:Tensor, # [N,H,W] bool, or probabilities
-                      boxes:Tensor # [N,4] x0 y0 x1 y1 in the masks' pixels
-                     ) -> Tensor: # [N] float32
-    "Area of the mask over area of the box: 1 = a full rectangle; 0 at a box without area."
-    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
-    return masks.flatten(1).float().sum(1) / area.clamp(min=1e-6) * (area > 0)
-
 # %% ../nbs/18_evaluate.ipynb #0009
-def run_lengths(masks:Tensor # [K,H,W] bool, on any device
+def rle_counts(masks:Tensor # [K,H,W] bool, on any device
                ) -> list: # K lists: lengths of the runs of 0, 1, 0, ... down the columns, one after the other
     "COCO's uncompressed run lengths, counted where the masks are."
     flat = masks.transpose(1, 2).flatten(1)
@@ -59,7 +47,7 @@ def encode(masks:Tensor # [K,H,W] bool, on any device
     "Masks as COCO stores them. From a GPU only the run lengths come to the host."
     size = list(masks.shape[1:])
     if not masks.is_cuda: codes = rle.encode(np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).numpy()))
-    else: codes = rle.frPyObjects([dict(size=size, counts=runs) for runs in run_lengths(masks)], *size) if len(masks) else []
+    else: codes = rle.frPyObjects([dict(size=size, counts=runs) for runs in rle_counts(masks)], *size) if len(masks) else []
     return [dict(size=size, counts=code['counts'].decode('ascii')) for code in codes]
 
 def to_coco(instances:Instances, # predictions in pixels of the image file, with scores

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from .config import Config, config
 from .core import Instances, numpy_rng
+from .evaluate import mask_iou
 from .inference import predict_image
 from .models.ema import Teacher
 from .recipe import Data, data_sets
 from .report import changes
 from .files import load_checkpoint, read_json
 from .runs import load_runs
-from .show import Picture, distinct, mask_layer, show_objects, truth_colours
+from .show import Picture, class_agnostic_nms, mask_layer, show_objects, truth_colours
 from .sim import Memory
 from .training import load_model, runs_root, train
 
@@ -168,9 +169,7 @@ def best_iou(truth:Tensor, # [N,H,W] bool
             ) -> Tensor: # [N] float32, 0 without predictions
     "The best IoU of any predicted mask with each true one."
     if not len(found): return torch.zeros(len(truth))
-    t, f = truth.flatten(1).float(), found.flatten(1).float()
-    both = t @ f.T
-    return (both / (t.sum(1)[:, None] + f.sum(1) - both).clamp(min=1)).amax(1)
+    return mask_iou(truth, found).amax(1)
 
 def finds(run:Trained, image:Tensor, score:float) -> Instances:
     "What a run predicts in an image with at least this score, which is the root of what `detect` compares with its threshold."
@@ -264,7 +263,7 @@ def figure_s4(run:Trained, seed:int=0, rows:int=4, images=None, # positions in t
     pictures = [run.data.val[i][0] for i in chosen]
     figure, axes = sheet(-(-len(chosen) // columns), columns, usual([p.shape[1:] for p in pictures]), title=0)
     for ax, image in zip(axes.flat, pictures):
-        found = distinct(finds(run, image, score))
+        found = class_agnostic_nms(finds(run, image, score))
         show_objects(ax, image, found, run.data.train.classes, fontsize=5)
     how, ap = 'chosen by hand' if images else f'drawn with seed {seed}', f' (mask AP {run.ap:.1f})' if run.ap is not None else ''
     return figure, (f"**Figure S4.** More results of {NAMES[run.c.method]}{ap}: masks, boxes, classes and scores (of at least {score:g}; where boxes "

@@ -20,7 +20,7 @@ from .data.loader import resize
 from .evaluate import to_coco
 from .inference import predict_image
 from .files import Journal, check_place, code_hash, part_path, stamp, user_path, write_json
-from .show import Picture, distinct, show_objects
+from .show import Picture, class_agnostic_nms, show_objects
 from .training import load_model
 
 # %% auto #0
@@ -62,8 +62,8 @@ MOST_SIDE = 2000 # pixels of an overlay
 
 def overlay(image:Tensor, # [3,H,W] uint8
             found:Instances, classes:list):
-    "The image, larger ones made smaller, with its objects, as a `Picture`; of several in one place the best alone (`distinct`)."
-    found, side = distinct(found), max(image.shape[1:])
+    "The image, larger ones made smaller, with its objects, as a `Picture`; of several in one place the best alone (`class_agnostic_nms`)."
+    found, side = class_agnostic_nms(found), max(image.shape[1:])
     if side > MOST_SIDE: image, found = resize(image, found, tuple(max(round(v * MOST_SIDE / side), 1) for v in image.shape[1:]))
     h, w = image.shape[1:]
     figure = Picture(figsize=(8 * w / max(h, w) + 1e-6, 8 * h / max(h, w) + 1e-6)) # matplotlib rounds down

@@ -21,7 +21,7 @@ from .data.loader import collate, resize_test
 from .evaluate import encode
 from .inference import full_maps, together
 from .losses.box import touched
-from .losses.pseudo import mask_iou, pseudo_masks
+from .losses.pseudo import paired_mask_iou, pseudo_masks
 from .predict import arguments, command, ending, journal_of, open_model, weight_files
 from .files import Journal, check_place, load_checkpoint, part_path, stamp, user_path, write_json
 from .self_correction import instance_map, positive_weights
@@ -126,7 +126,7 @@ def _labelled(l, dataset, bare, i, labels, threshold): # image i: its annotation
         table.append(dict(id=number, how=how, score=score) | {'class': dataset.classes[category]})
         if dataset.segmentations is None or dataset.segmentations[k] is None: continue
         truth, filled = decode_masks([dataset.segmentations[k]], objects.size), touched(torch.from_numpy(box)[None], objects.size)
-        table[-1] |= dict(iou=mask_iou(mask[None], truth).item(), iou_box=mask_iou(filled, truth).item())
+        table[-1] |= dict(iou=paired_mask_iou(mask[None], truth).item(), iou_box=paired_mask_iou(filled, truth).item())
     return rows, table
 
 def label_set(l:Labeller, dataset:CocoSet, # read with masks, these are compared with

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .config import Config
 from .core import Batch, Output
 from .losses.box import box_masks, mask_targets
-from .losses.pseudo import mask_iou, precision_recall
+from .losses.pseudo import paired_mask_iou, precision_recall
 from .prototypes import Prototypes
 from .self_correction import instance_map, positive_weights
 from .semantic_map import semantic_map, separation
@@ -33,9 +33,9 @@ def judge(c:Config, view:View, truth:Tensor, # [N,h,w] bool
     semantic = semantic_map(view.similarity, c.tau)[view.pair]
     precision, recall = precision_recall(p.mask, truth)
     negative, _ = precision_recall(p.sure & ~p.mask & view.box, ~truth)
-    rows = dict(iou_box=mask_iou(view.box, truth), iou_instance=mask_iou((view.instance > .5) & view.box, truth),
-                iou_semantic=mask_iou((semantic > .5) & view.box & view.known[:, None, None], truth), iou=mask_iou(p.prob > .5, truth),
-                iou_pseudo=mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(),
+    rows = dict(iou_box=paired_mask_iou(view.box, truth), iou_instance=paired_mask_iou((view.instance > .5) & view.box, truth),
+                iou_semantic=paired_mask_iou((semantic > .5) & view.box & view.known[:, None, None], truth), iou=paired_mask_iou(p.prob > .5, truth),
+                iou_pseudo=paired_mask_iou(p.mask, truth), precision=precision, recall=recall, negative_precision=negative, used=p.used.float(),
                 score=p.score)
     rows['separation'] = separation(view.similarity[view.pair] / 2, truth, view.box & ~truth) # a difference of cosines lies in [-2,2]
     return {k: v[keep].float() for k, v in rows.items()}
@@ -81,12 +81,12 @@ def weightings(seen:Output, # of the teacher
     is constant."""
     where, n, quality = seen.positives.object, len(truth), seen.quality.float()
     box, count = box_masks(batch.flat()[0], truth.shape[-2:]), torch.bincount(where, minlength=n)
-    own = mask_iou((seen.logits > 0) & box[where], truth[where])
+    own = paired_mask_iou((seen.logits > 0) & box[where], truth[where])
     def joined(by, mu):
-        return mask_iou((instance_map(seen.logits, positive_weights(by, where, n, mu), where, n) > .5) & box, truth)
+        return paired_mask_iou((instance_map(seen.logits, positive_weights(by, where, n, mu), where, n) > .5) & box, truth)
     def over(how, of=own): return of.new_zeros(n).scatter_reduce(0, where, of, how, include_self=False)
     best_box = torch.where(quality == over('amax', quality)[where], own, own.new_full((), -1))
-    out = dict(positives=count, **{'filled box': mask_iou(box, truth), 'worst': over('amin'), 'mean': over('mean')})
+    out = dict(positives=count, **{'filled box': paired_mask_iou(box, truth), 'worst': over('amin'), 'mean': over('mean')})
     out |= {f'mu = {mu:g}': joined(quality, mu) for mu in mus} | {f'mu = {mu:g} by mask': joined(own, mu) for mu in mus if mu}
     out |= {'best box': over('amax', best_box), 'best': over('amax')}
     rows = pd.DataFrame({k: v.cpu().numpy() for k, v in out.items()})

@@ -21,7 +21,7 @@ from .core import Instances
 
 # %% auto #0
 __all__ = ['COLOURS', 'colour', 'Picture', 'panels', 'as_array', 'mask_layer', 'families', 'Label', 'show_objects', 'grid',
-           'truth_colours', 'distinct', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
+           'truth_colours', 'class_agnostic_nms', 'side_by_side', 'curves', 'running_mean', 'map_overlay']
 
 # %% ../nbs/01_show.ipynb #0005
 _okabe_ito = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]) / 255
@@ -177,17 +177,17 @@ def truth_colours(truth:Instances, prediction:Instances) -> np.ndarray: # [N] co
     best, which = box_iou(prediction.boxes.cpu(), truth.boxes.cpu()).max(1)
     return np.where(best.numpy() >= .5, which.numpy(), own)
 
-def distinct(found:Instances, iou:float=0.5) -> Instances:
+def class_agnostic_nms(found:Instances, iou:float=0.5) -> Instances:
     "Of detections whose boxes overlap by more than `iou`, whatever their classes, the best alone. For pictures: two on one object cannot be read."
     return found if found.scores is None else found[nms(found.boxes, found.scores, iou)]
 
 def side_by_side(image, truth, prediction, # each of one image, or a list of each
                  classes=None, score_min:float=0.3, titles=('image', 'ground truth', 'prediction'), size:float=2.8, **kwargs) -> Picture:
-    "A row an image: the image, its true objects, the predicted ones (`distinct`) in the colours of the true ones they fit."
+    "A row an image: the image, its true objects, the predicted ones (`class_agnostic_nms`) in the colours of the true ones they fit."
     if isinstance(truth, Instances): image, truth, prediction = [image], [truth], [prediction]
     h, w = as_array(image[0]).shape[:2]
     figure, axes = panels(len(truth), 3, size, size * h / w + .2)
-    for row, picture, true, found in zip(axes, image, truth, map(distinct, prediction)):
+    for row, picture, true, found in zip(axes, image, truth, map(class_agnostic_nms, prediction)):
         show_objects(row[0], picture)
         show_objects(row[1], picture, true, classes, **kwargs)
         show_objects(row[2], picture, found, classes, score_min=score_min, index=truth_colours(true, found), **kwargs)

@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'run_lengths', 'is_numbers', 'whole', 'is_text', 'has_mask',
+__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'decode_counts', 'is_numbers', 'whole', 'is_text', 'has_mask',
            'mask_fault', 'decode_masks', 'few', 'Faults', 'categories', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
@@ -53,7 +53,7 @@ def find_split(root:str|Path, # folder of the data set
     return (choice[0] if choice else fail('image folder', tried, 'images')), path
 
 # %% ../../nbs/03a_data.annotations.ipynb #0010
-def run_lengths(text:str) -> list: # lengths of runs of 0, 1, 0, ...; [] if the text is none
+def decode_counts(text:str) -> list: # lengths of runs of 0, 1, 0, ...; [] if the text is none
     "Unpacks COCO's compressed run lengths."
     char = np.frombuffer(text.encode('utf-8', 'replace'), np.uint8).astype(np.int64) - 48
     last = char & 32 == 0 # of a number
@@ -97,7 +97,7 @@ def mask_fault(seg, # `segmentation` of the json
     if not isinstance(seg, dict) or 'counts' not in seg: return 'must be polygons or run lengths {size, counts}'
     if seg.get('size') != list(size) or not all(type(s) is int for s in seg['size']):
         return f"run lengths are for size {seg.get('size')}, the image is {list(size)} (height, width)"
-    counts, area = run_lengths(seg['counts']) if isinstance(seg['counts'], str) else seg['counts'], size[0] * size[1]
+    counts, area = decode_counts(seg['counts']) if isinstance(seg['counts'], str) else seg['counts'], size[0] * size[1]
     good = is_numbers(counts, 1) and all(whole(v) is not None for v in counts) and sum(counts) == area
     return None if good else f'run lengths must add up to {area}'
 

@@ -13,7 +13,7 @@ from .shapes import SUB, Layout, Thing, clutter, draws, layout, window
 _all_ = ['CLASSES', 'VERSION']
 
 # %% auto #0
-__all__ = ['MARK', 'RELIEF', 'OPPONENT', 'double', 'soften', 'cloud', 'colours', 'palette', 'ground', 'distinct', 'parts',
+__all__ = ['MARK', 'RELIEF', 'OPPONENT', 'double', 'soften', 'cloud', 'colours', 'palette', 'ground', 'distinct_colours', 'parts',
            'marks', 'paint', 'shadow', 'pixels', 'checked', 'scene', 'objects', 'CLASSES', 'VERSION']
 
 # %% ../../nbs/02b_data.scenes.ipynb #0005
@@ -73,7 +73,7 @@ def ground(rng, size:int, shades:np.ndarray) -> np.ndarray: # [3,size,size] floa
 MARK, RELIEF = .22, .067 # contrast of plain texture marks, and of the relief of camouflaged ones; sRGB in [0,1]
 OPPONENT = np.array([[.3, .6, .3], [.6, -.6, .3], [.1, 0, -.6]], np.float32) # RGB to light, red-green, yellow-blue
 
-def distinct(rng, n:int, around:np.ndarray, enough:float=.5) -> np.ndarray: # [n,3]
+def distinct_colours(rng, n:int, around:np.ndarray, enough:float=.5) -> np.ndarray: # [n,3]
     "n colours, each the first of 12 draws that is far `enough` from all colours `around` [A,3] and from those before, or else the farthest."
     chosen, seen = [], around @ OPPONENT
     tries = colours(rng, 12 * n, rng.random(12 * n), .2, (.1, .75), (.15, .95)).reshape(n, 12, 3)
@@ -126,7 +126,7 @@ def paint(image:np.ndarray, base:np.ndarray, # [3,H,W] float32 painted on in pla
     part, inner = parts(rng, u, v)
     amount = ((camouflage - .05 - .9 * rng.random(len(inner))) / .1 + .5).clip(0, 1).astype(np.float32)
     rim = (t.outline[::4] // SUB).clip(0, size - 1)
-    colour = distinct(rng, len(inner), base[:, rim[:, 1], rim[:, 0]].T).T.copy().take(part, axis=1)
+    colour = distinct_colours(rng, len(inner), base[:, rim[:, 1], rim[:, 0]].T).T.copy().take(part, axis=1)
     far, turn = np.where(inner, 1.2 * t.length + .1 * size, min(.04 * t.length + 1, 4.)), 6.3 * rng.random(len(inner))
     down, right = (far * np.sin(turn)).astype(int), (far * np.cos(turn)).astype(int)
     level, plain = amount.take(part), float(1 - amount.mean())
