@@ -89,7 +89,7 @@ class Config:
     tau: float = F(1.0, 'temperature of the semantic map, Eq. 1, Table S3')
     lambda1: float = F(0.5, 'weight of the pseudo loss, Table S4')
     lambda2: float = F(1.0, 'weight of the paste loss, Eq. 10')
-    ema_momentum: float = F(0.9999, 'teacher, for 90,000 iterations; other schedules scale it, SIM')
+    ema_momentum: float = F(0.9999, 'teacher, for 90,000 iterations, what the start-up form rises to; other schedules scale it, SIM')
     alpha: float = F(0.5, 'share of the instance map in the blend, Eq. 7, Table 4', added=True)
     rectification: str = F('product', 'product (supplement) | blend (Eq. 7, with tau .1) | instance (M_I alone) | semantic (M_S alone)', added=True)
     prototypes: int = F(10, 'L, prototypes a class, Table 5', added=True)
@@ -242,6 +242,11 @@ def _check_together(c): # values that do not go with each other
     if c.batch_size % (c.devices * c.accumulate):
         parts = f" with {c.accumulate} parts each" if c.accumulate > 1 else ''
         raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices{parts}.")
+    least = c.crop * c.jitter[0] if c.crop else min(*c.sizes, c.max_size)
+    if least <= 32 and (c.head == 'mask2former' or c.batch_size == c.devices * c.accumulate): # Mask2Former computes images of one size together
+        what = f'crop {c.crop} times the smallest of jitter, {c.jitter[0]:g},' if c.crop else f'the smaller of sizes and max_size, {least},'
+        raise ValueError(f"Images can be {least:g} pixels large ({what} is at most 32): one cell at the coarsest level, and batch norm "
+                         "cannot learn from a single one. Take larger images" + ('.' if c.head == 'mask2former' else ', or more of them a part.'))
 
 def config(preset:str='quick', # name in `PRESETS`
            **changes # fields of `Config`; None leaves the preset's value
@@ -261,7 +266,7 @@ def config(preset:str='quick', # name in `PRESETS`
 
 # %% ../nbs/00b_config.ipynb #0023
 def differences(c:Config) -> list: # [(name, the paper's value, ours, source)]
-    "Every field in which `c` differs from the published setting (bookkeeping, the seed and tangle's knobs left out)."
+    "Every field in which `c` differs from the published setting (bookkeeping, the seed and tangle's knobs left out). `recipe.departures` has more."
     steps = dict(steps=PRESETS['coco_m2f_r50_50e']['steps'])
     paper = Config(method='sim', data='COCO 2017', bottom_pixels=10, **(_m2f | steps if c.head == 'mask2former' else {}))
     msra = c.head == 'condinst' and c.backbone.startswith('msra_') # the paper's own

@@ -28,7 +28,7 @@ def mask_iou(pred:Tensor, # [N,H,W] bool
             ) -> Tensor: # [N,M] float32
     "IoU of every predicted with every true mask; 0 where both are empty."
     p, t = pred.flatten(1).float(), truth.flatten(1).float()
-    both = p @ t.T
+    with torch.autocast(p.device.type, enabled=False): both = p @ t.T # counts, not rounded
     return both / (p.sum(1)[:, None] + t.sum(1) - both).clamp(min=1)
 
 # %% ../nbs/18_evaluate.ipynb #0009

@@ -18,9 +18,13 @@ from .models.condinst import aligned_bilinear
 def full_maps(prob:Tensor, # [K,h,w] in [0,1] at stride 4
               size:tuple, # (H, W) of the network's input without padding
               orig_size:tuple, # (H, W) of the image file
-              stride:int=4
+              stride:int=4,
+              replicate:bool=False # beyond the image's last cell that cell goes on, as in `copy_paste.grow`; else what the padding has (CondInst)
              ) -> Tensor: # [K,H,W] float32 at the file's size
     "Probabilities in the pixels of the image file (CondInst)."
+    if replicate:
+        rows, columns = ((side + stride // 2 - 1) // stride for side in size) # whose point lies in the image
+        prob = F.pad(prob[None, :, :rows, :columns].float(), (0, 1, 0, 1), mode='replicate')[0]
     p = aligned_bilinear(prob[None].float(), stride)[..., :size[0], :size[1]]
     return (p if tuple(size) == tuple(orig_size) else F.interpolate(p, tuple(orig_size), mode='bilinear', align_corners=False))[0]
 

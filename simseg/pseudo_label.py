@@ -89,7 +89,7 @@ def label_image(l:Labeller, image:Tensor, # [3,H,W] uint8
     m, found = coarse(l, collate([item]).to(device))
     for rows in torch.arange(len(objects)).split(together(objects.size, 8)):
         box = touched(objects.boxes[rows].to(device), objects.size)
-        full = full_maps(m[rows], item[1].size, objects.size)
+        full = full_maps(m[rows], item[1].size, objects.size, replicate=True)
         p = pseudo_masks(full, box, found[rows], l.c.tau_low, l.c.tau_high)
         masks = (p.prob > threshold) & box
         some = masks.flatten(1).any(1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['on_gpu', 'resolved', 'Data', 'data_sets', 'remarks', 'lr_factor', 'base_lr', 'warmup_end', 'warmup_ramp', 'constants',
-           'plan', 'parameter_groups', 'make_optimizer']
+           'departures', 'plan', 'parameter_groups', 'make_optimizer']
 
 # %% ../nbs/19b_recipe.ipynb #0002
 import hashlib, os
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from .config import Config
+from .config import Config, differences
 from .data import tangle
 from .data.annotations import few
 from .data.coco import CocoSet, content_hash, read
@@ -104,6 +104,16 @@ def constants(c:Config) -> dict: # {'warmup_end'}, and for pseudo and sim {'teac
     if c.method not in ('pseudo', 'sim'): return dict(warmup_end=end)
     return dict(warmup_end=end, teacher_momentum=warm_momentum(m, end), teacher_momentum_at_end=warm_momentum(m, c.steps - 1),
                 prototype_momentum=scaled_momentum(c.prototype_momentum, c.steps, c.warmup_share))
+
+def departures(c:Config) -> list: # [(name, the paper's value, ours, source)]
+    "`differences`, and the momenta that the run has where they are not the paper's."
+    at, paper, rows = constants(resolved(c)), dict(ema_momentum=0.9999, prototype_momentum=0.999), differences(c)
+    if 'teacher_momentum' not in at: return rows
+    low, high, gamma = (float(f'{at[k]:.6g}') for k in ('teacher_momentum', 'teacher_momentum_at_end', 'prototype_momentum'))
+    rise = f'{low:g} as the warm-up ends, {high:g} at the end'
+    used = dict(ema_momentum=(low, rise, 'start-up form (1 + t) / (10 + t) and length of the schedule'),
+                prototype_momentum=(gamma, gamma, 'length of the schedule'))
+    return rows + [(f'{k}, in effect', paper[k], shown, f'{why}, ours') for k, (value, shown, why) in used.items() if value != paper[k]]
 
 def plan(c:Config) -> str: # `resolved`
     "Batch, learning rate and schedule in three lines."

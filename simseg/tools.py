@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .config import differences
 from .data import tangle
 from .data.annotations import Faults, few, find_split, has_mask, load, mask_fault
 from .data.coco import file_size, ground_truth, read, read_image
@@ -22,6 +21,7 @@ from .inference import predict
 from .predict import arguments, command, find_images, open_model, place
 from .files import check_place, load_checkpoint, read_json, user_path, write_json
 from .pseudo_label import relabel
+from .recipe import departures
 from .training import load_model
 from .voc import voc, voc_masks
 from .weights import load_safetensors, save_safetensors
@@ -46,7 +46,7 @@ def info(checkpoint:Path) -> dict:
     if checkpoint.suffix == '.safetensors': beside = dict(provenance=load_safetensors(checkpoint)['provenance'])
     else: beside = _beside(checkpoint if checkpoint.is_dir() else checkpoint.parent)
     return dict(method=c.method, preset=c.preset, head=c.head, backbone=c.backbone, parameters=sum(p.numel() for p in model.parameters()),
-                classes={i: n for i, n in zip(ids, classes)}, differs_from_paper={name: ours for name, _, ours, _ in differences(c)}) | beside
+                classes={i: n for i, n in zip(ids, classes)}, differs_from_paper={name: ours for name, _, ours, _ in departures(c)}) | beside
 
 def _info(args):
     found, path = info(args.checkpoint), args.checkpoint

@@ -20,8 +20,10 @@ _WHITE = (0.95047, 1.0, 1.08883)
 def rgb_to_lab(rgb:Tensor # [...,3,H,W] in [0,1]
               ) -> Tensor: # [...,3,H,W], L in [0,100]
     "sRGB to CIELAB under D65 (CIE 15:2004; the constants of scikit-image's rgb2lab)."
+    rgb = rgb.float()
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=0)**2.4, rgb / 12.92)
-    xyz = torch.einsum('ij,...jhw->...ihw', on_device(_XYZ, rgb.device, rgb.dtype) / on_device(_WHITE, rgb.device, rgb.dtype)[:, None], linear)
+    with torch.autocast(rgb.device.type, enabled=False): # bf16 has colours in steps of a threshold
+        xyz = torch.einsum('ij,...jhw->...ihw', on_device(_XYZ, rgb.device, rgb.dtype) / on_device(_WHITE, rgb.device, rgb.dtype)[:, None], linear)
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp(min=1e-8)**(1/3), 7.787 * xyz + 16/116).unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
 

@@ -65,23 +65,22 @@ class Mask2Former(nn.Module):
 
     @torch.no_grad()
     def costs(self, said:Said, b:int, labels:Tensor, boxes:Tensor) -> Tensor: # [n] and [n,4] -> [K,Q,n]
-        "Of all queries of image b for its n objects, whose boxes are shares of it; one output's masks at a time."
-        cost = box_costs(said.classes[:, b], said.boxes[:, b], labels, box_convert(boxes, 'xyxy', 'cxcywh'))
+        "Of all queries of image b for its n objects, boxes in pixels; one output's masks at a time."
+        cost = box_costs(said.classes[:, b], said.boxes[:, b], labels, box_convert(boxes / said.sides[b], 'xyxy', 'cxcywh'))
         for one, hidden in zip(cost, said.hidden[:, b]):
             masks = torch.einsum('qc,chw->qhw', self.embedder(hidden), said.pixels[b])
-            one += MATCH_PROJECTION * projection_costs(masks, boxes * said.sides[b])
+            one += MATCH_PROJECTION * projection_costs(masks, boxes)
         return cost
 
     def supervise(self, said:Said, batch:Batch, over:Tensor|None=None) -> tuple: # Positives, losses
         "Matching and the detector's losses. Without true masks, which training must have, a network that learnt from them is matched by boxes."
         boxes, labels, image = batch.flat()
-        boxes = boxes / said.sides[image]
         by_masks = self.criterion and (self.training or all(t.masks is not None for t in batch.targets))
         if by_masks: pos, losses = mask_losses(self.criterion, self.embedder, said, batch)
         else:
             pos = matches([self.costs(said, b, labels[image == b], boxes[image == b]) for b in range(len(batch))])
             losses = class_loss(said, pos, labels)
-        return pos, losses | box_losses(said, pos, boxes, over)
+        return pos, losses | box_losses(said, pos, boxes / said.sides[image], over)
 
     def normalisers(self, batch:Batch) -> Tensor: # [1] number of objects
         "What the box losses are divided by, of a batch; sums over parts. The other losses are means of their own part."

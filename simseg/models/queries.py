@@ -114,7 +114,8 @@ def projection_costs(masks:Tensor, # [Q,h,w] logits at stride 4
     for axis, d in ((0, 1), (1, 2)): # columns are what is left of rows, and the reverse
         p, at = masks.float().amax(d).sigmoid(), torch.arange(masks.shape[3 - d], device=masks.device) * 4 + 2
         q = ((at >= boxes[:, axis, None].floor()) & (at < (boxes[:, axis + 2, None] + 1).floor())).float()
-        total = total + 1 - 2 * p @ q.T / (p.square().sum(1)[:, None] + q.sum(1) + 1e-5)
+        with torch.autocast(p.device.type, enabled=False): both = p @ q.T # a matching can turn on less than bf16 keeps
+        total = total + 1 - 2 * both / (p.square().sum(1)[:, None] + q.sum(1) + 1e-5)
     return total
 
 def matches(costs:list # of each image [K,Q,n]
