@@ -15,6 +15,7 @@ __all__ = ['SIM', 'BOXINST', 'CONDINST', 'FCOS', 'MASK2FORMER', 'OURS', 'BOOKKEE
 # %% ../nbs/00b_config.ipynb #0017
 # `added`: after runs had been recorded, which had `before` (None: the default); at that value a field is not in the hash of a run
 def F(default, source, added=False, before=None):
+    "A field of `Config`: its default and where that comes from."
     return field(default=default, metadata=dict(source=source, added=added, before=default if before is None else before))
 
 SIM, BOXINST, CONDINST, FCOS, MASK2FORMER, OURS = 'SIM', 'BoxInst', 'CondInst', 'FCOS', 'Mask2Former', 'ours'

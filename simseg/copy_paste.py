@@ -51,7 +51,8 @@ class Entry:
     boxes: Tensor # [K,4] float32, as they were annotated (what was visible of them), pixels of the image
     data: Tensor # uint8, crop by crop: pixels [3,h,w], then levels [(h+1)//4,(w+1)//4]
 
-    def crops(self) -> list: # K views of `data`
+    def crops(self) -> list:
+        "K views of `data` [bytes] uint8, one a crop."
         return self.data.split([_bytes(h, w) for _, _, h, w in self.place.tolist()])
 
 def _bytes(h, w): return 3 * h * w + (h + 1) // 4 * ((w + 1) // 4)
@@ -72,7 +73,8 @@ class Bank:
     def __len__(self): return len(self.entries)
 
     @property
-    def nbytes(self) -> int: # of host memory
+    def nbytes(self) -> int:
+        "Bytes of host memory."
         return sum(v.nbytes for e in self.entries for v in vars(e).values() if isinstance(v, Tensor))
 
     @torch.no_grad()
@@ -145,7 +147,8 @@ class Piece(NamedTuple):
     box: tuple # its annotated box where it is pasted, pixels of the image, may reach outside
 
     def unpack(self, data:Tensor, # `self.data` on the device
-               tau_high:float) -> tuple: # pixels [3,h,w] uint8, mask [h,w] bool, at `size`
+               tau_high:float) -> tuple: # pixels [3,h,w] uint8, mask [h,w] bool
+        "What is pasted, at `size`: the crop, scaled and mirrored as it was drawn."
         h, w = self.crop
         pixels, level = data[:3 * h * w].view(3, h, w), data[3 * h * w:].view((h + 1) // 4, (w + 1) // 4)
         level = grow(level, h, w)

@@ -19,7 +19,7 @@ __all__ = ['moved', 'on_device', 'Instances', 'Batch', 'Positives', 'Output', 'P
 
 # %% ../nbs/00_core.ipynb #0029
 def moved(t:Tensor, device) -> Tensor:
-    "`t` on a device. To a GPU without waiting; to the host with, for what has not arrived would be read."
+    "`t` on a device. A copy to a GPU does not block; one to the host does, so that its data is complete when it is read."
     return t.to(device, non_blocking=torch.device(device).type != 'cpu')
 
 def on_device(values, # numbers, or nested lists of them
@@ -39,7 +39,7 @@ class Instances:
     pasted: Tensor|None = None # [N] bool, True for objects that copy-paste added
     image_id: int = -1 # id of the image in its data set
     orig_size: tuple|None = None # (H, W) of the image file; None: same as `size`
-    whole: tuple|None = None # of a window: height of the image that it was cut from, and row where it begins, pixels as in `size`; None: no window
+    uncropped: tuple|None = None # of a crop: (height of the uncropped image, row at which the crop starts), pixels as in `size`; None: not cropped
 
     def __post_init__(self):
         n = len(self.boxes)
@@ -59,7 +59,8 @@ class Instances:
     def __getitem__(self, index): # rows by a slice, a boolean mask or indices
         return self._map(lambda t: t[index])
 
-    def to(self, device): # every tensor on `device`
+    def to(self, device):
+        "The same with every tensor on `device`."
         return self._map(lambda t: moved(t, device))
 
 # %% ../nbs/00_core.ipynb #0009
@@ -73,7 +74,8 @@ class Batch:
     def __len__(self): return len(self.targets)
 
     @property
-    def sizes(self): # [(h, w)] of each image without its padding
+    def sizes(self):
+        "[(h, w)] of each image without its padding, pixels."
         return [t.size for t in self.targets]
 
     @property
@@ -84,7 +86,7 @@ class Batch:
              ) -> Tensor: # [B,H,W] bool, True inside the image
         "Where there is image and no padding (nor bottom strip: BoxInst drops 10 rows of COCO, an annotation artefact)."
         h, w = self.images.shape[-2:]
-        whole = [t.whole or (t.size[0], 0) for t in self.targets]
+        whole = [t.uncropped or (t.size[0], 0) for t in self.targets]
         rows = [min(h - int(bottom * h / t.orig_size[0]) - top, t.size[0]) for t, (h, top) in zip(self.targets, whole)]
         edge = on_device([(r, t.size[1]) for r, t in zip(rows, self.targets)], self.device)
         y, x = torch.arange(h, device=self.device), torch.arange(w, device=self.device)
@@ -103,6 +105,7 @@ class Batch:
         return torch.cat(rows)
 
     def to(self, device):
+        "The same with every tensor on `device`."
         masks = None if self.pasted_masks is None else moved(self.pasted_masks, device)
         return Batch(moved(self.images, device), [t.to(device) for t in self.targets], masks)
 
@@ -171,7 +174,7 @@ def world_mean(value:Tensor) -> Tensor:
 def joint_mean(each:Tensor, # [n] losses with a gradient
                count:Tensor|None=None # 0-dim, of what they are the sum; n unless given
               ) -> Tensor: # scalar; 0 for none
-    """The mean of `each` in a single process. In a distributed run the mean of this over the processes, to which their gradients are averaged,
-    is the mean over the joint batch. Every process must call it, also one without entries."""
+    """The sum of `each` over the mean count of the processes: in a single process the mean. Distributed training averages the gradients over the
+    processes, so what is learnt from is the mean over the joint batch. Every process must call it, also one without entries."""
     count = each.new_full((), len(each), dtype=torch.float32) if count is None else count.float()
     return each.sum() / world_mean(count).clamp(min=1e-6)

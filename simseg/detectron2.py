@@ -127,7 +127,7 @@ class Mapper(DatasetMapper):
     "Detectron2's, which also says where in its image a window lies: the strip without colour edges is that of the file's bottom (`bottom_pixels`)."
     def _transform_annotations(self, dataset_dict, transforms, image_shape):
         (_, top), (_, end) = transforms.apply_coords(np.array([[0., 0.], [0., dataset_dict['height']]]))
-        if end > top: dataset_dict['whole'] = round(end - top), round(-top) # else the image is upside down
+        if end > top: dataset_dict['uncropped'] = round(end - top), round(-top) # else the image is upside down
         super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 class Trainer(DefaultTrainer):

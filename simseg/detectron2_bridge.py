@@ -71,13 +71,13 @@ def to_batch(inputs:list, # dicts of Detectron2: image, and what there is of ins
         h, w = image.shape[1:]
         truth = x['instances'] if 'instances' in x else Theirs((h, w), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0).long())
         ours = from_detectron(truth, x.get('image_id', -1), (x.get('height', h), x.get('width', w)), masks)
-        items.append((image, replace(ours, whole=x.get('whole'))))
+        items.append((image, replace(ours, uncropped=x.get('uncropped'))))
     return collate(items)
 
 def to_inputs(batch:Batch, rgb:bool=True) -> list:
     "A batch as Detectron2's loaders would give it, without padding."
     return [dict(image=image[:, :t.size[0], :t.size[1]].flip(() if rgb else (0,)), instances=to_detectron(t), image_id=t.image_id,
-                 height=t.orig_size[0], width=t.orig_size[1], whole=t.whole) for image, t in zip(batch.images, batch.targets)]
+                 height=t.orig_size[0], width=t.orig_size[1], uncropped=t.uncropped) for image, t in zip(batch.images, batch.targets)]
 
 # %% ../nbs/28_detectron2_bridge.ipynb #0011
 ARCHITECTURES = dict(SIMCondInst='condinst', SIMMask2Former='mask2former')

@@ -22,7 +22,7 @@ __all__ = ['fixed_nms', 'slot_masks', 'Graph', 'export_graph', 'run_graph']
 # %% ../nbs/27_export.ipynb #0005
 def fixed_nms(boxes:Tensor, # [N,4] pixels, best first
               label:Tensor, # [N]
-              threshold:float, rounds:int=100 # more than the longest chain of boxes that cover each other
+              threshold:float, rounds:int=100 # as many as the longest chain of boxes that cover each other; with fewer, flags far along are wrong
              ) -> Tensor: # [N] bool, which stay
     "Greedy suppression within each class without a shape that depends on the boxes."
     b = boxes + (label * (boxes.max() + 1))[:, None].to(boxes.dtype)

@@ -116,7 +116,8 @@ class Weighed:
     quality: Tensor # [P] IoU
     distance: Tensor # [P] from the centre, 1 on the border of the box
 
-    def weight(self, mu:float) -> Tensor: # [P] 1 where all weigh the same
+    def weight(self, mu:float) -> Tensor: # [P]
+        "Eq. 6's weight times the number of the object's positives: 1 where all weigh the same."
         return positive_weights(self.quality, self.object, len(self.count), mu) * self.count[self.object]
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ from .files import user_path
 from .models.ema import scaled_momentum, warm_momentum
 
 # %% ../nbs/19b_recipe.ipynb #0005
-def on_gpu(c:Config) -> bool: # whether the run is on a GPU
+def on_gpu(c:Config) -> bool:
+    "Whether the run is on a GPU."
     return torch.cuda.is_available() if c.device == 'auto' else c.device == 'cuda'
 
 def resolved(c:Config) -> Config:

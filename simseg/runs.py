@@ -119,6 +119,7 @@ class Lock:
     def __init__(self, folder): self.folder, self.file = Path(folder).absolute(), None
 
     def acquire(self):
+        "Takes the lock of the folder, or raises `Busy`; RuntimeError where this process has it."
         path = self.folder/'lock'; self.folder.mkdir(parents=True, exist_ok=True)
         if self.folder in self.held: raise RuntimeError(f"{self.folder} is open in this process already: close that run first.")
         while self.file is None:
@@ -134,6 +135,7 @@ class Lock:
         self.held.add(self.folder)
 
     def release(self):
+        "Gives the lock back, if it is held."
         if self.file is None: return
         (self.folder/'lock').unlink(missing_ok=True); self.file.close(); self.file = None
         self.held.discard(self.folder)
@@ -145,7 +147,8 @@ class Run:
         self.folder, self._lock, self._file, self._provenance = Path(folder), Lock(folder), None, None
 
     @property
-    def state(self) -> str: # new | interrupted | done
+    def state(self) -> str:
+        "new | interrupted | done"
         if (self.folder/'metrics.json').exists(): return 'done'
         return 'interrupted' if (self.folder/'config.json').exists() else 'new'
 
@@ -153,10 +156,14 @@ class Run:
     def _checkpointed(self): return any((self.folder/name).exists() for name in ('last.pt', 'previous.pt'))
 
     @property
-    def entries(self) -> list: return read_log(self.folder/'log.jsonl')
+    def entries(self) -> list:
+        "The log, a dict an entry."
+        return read_log(self.folder/'log.jsonl')
 
     @property
-    def metrics(self) -> dict: return read_json(self.folder/'metrics.json')
+    def metrics(self) -> dict:
+        "What the finished run was measured at; APs in percent."
+        return read_json(self.folder/'metrics.json')
 
     def open(self, config, # `Config`, or the dict of one
              data_name:str, data_hash:str, device='cpu',

@@ -134,10 +134,13 @@ class Job:
     warmup: Path|None = None # the folder of the warm-up that it branches from
 
     @property
-    def done(self) -> bool: return (self.folder/'metrics.json').exists()
+    def done(self) -> bool:
+        "Whether it is recorded."
+        return (self.folder/'metrics.json').exists()
 
     @property
-    def begun(self) -> bool: # needs its warm-up no more: recorded, or with a checkpoint of its own
+    def begun(self) -> bool:
+        "Whether it needs its warm-up no more: recorded, or with a checkpoint of its own."
         return any((self.folder/name).exists() for name in ('metrics.json', 'last.pt', 'previous.pt'))
 
 def jobs(setting:Setting, tables:list, data:str|None=None, out='results/runs',

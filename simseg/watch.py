@@ -16,13 +16,15 @@ class Watch:
     "Sums losses and health numbers on the device and reads them at once."
     def __init__(self): self.sums, self.steps, self.count = {}, {}, 0
 
-    def add(self, losses, health=None):
+    def add(self, losses, health=None): # {name: 0-dim tensor}, {name: tensor}, on any device
+        "The values of one step. Nothing is read back."
         for k, v in (losses | (health or {})).items():
             self.sums[k], self.steps[k] = self.sums.get(k, 0) + v.float(), self.steps.get(k, 0) + 1
         self.losses = tuple(losses)
         self.count += 1
 
-    def read(self, step) -> dict: # means since the last reading; a histogram is a list
+    def read(self, step) -> dict: # {name: number, or a list of a histogram}
+        "Means since the last reading; they begin anew. Waits for the device once. FloatingPointError names a loss that is not finite."
         flat = torch.cat([v.flatten() for v in self.sums.values()]).tolist()
         means = {}
         for k, v in self.sums.items():

@@ -162,6 +162,24 @@ def test_every_module_comes_from_a_notebook():
     assert modules == {book.module for book in EXPORTING}
 
 
+INHERITED = {'forward', 'train', 'state_dict', 'load_state_dict', 'device', 'draw', 'display', 'close'} # say what torch's, matplotlib's or tqdm's do
+
+
+def undocumented(tree, within=''):
+    "Public classes and functions without a docstring."
+    for node in tree.body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name[0] == '_': continue
+        if not ast.get_docstring(node) and not (within and node.name in INHERITED): yield within + node.name
+        if isinstance(node, ast.ClassDef): yield from undocumented(node, node.name + '.')
+
+
+def test_what_is_public_has_a_docstring():
+    found = {f'{path}: {name}' for path in repository_files() if path.parts[0] == 'simseg' and path.suffix == '.py'
+             for name in undocumented(ast.parse((ROOT / path).read_text()))}
+    assert not found
+    assert list(undocumented(ast.parse('def f(): 1\nclass A:\n  "x"\n  def forward(self): 1\n  def g(self): 1\n  def _h(self): 1'))) == ['f', 'A.g']
+
+
 def plain_mentions(text):
     "Notebooks that Markdown names without a link; code blocks (the map of the index) apart."
     text = re.sub(r'```.*?```|\[[^\]]*\]\([^)]*\)', '', text, flags=re.S)

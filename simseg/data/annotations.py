@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'decode_counts', 'is_numbers', 'whole', 'is_text', 'has_mask',
+__all__ = ['JSONS', 'FOLDERS', 'MOST_PIXELS', 'find_split', 'decode_counts', 'is_numbers', 'whole_number', 'is_text', 'has_mask',
            'mask_fault', 'decode_masks', 'few', 'Faults', 'categories', 'load']
 
 # %% ../../nbs/03a_data.annotations.ipynb #0007
@@ -70,7 +70,7 @@ def is_numbers(values, least:int, most:int|None=None) -> bool:
     return (isinstance(values, list) and least <= len(values) <= (most or len(values))
             and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in values))
 
-def whole(value) -> int|None:
+def whole_number(value) -> int|None:
     "7 and 7.0 -> 7; anything else, also a negative number, -> None."
     if type(value) is int and 0 <= value < 2**63: return value
     ok = isinstance(value, float) and 0 <= value < 2**63 and value == int(value)
@@ -98,7 +98,7 @@ def mask_fault(seg, # `segmentation` of the json
     if seg.get('size') != list(size) or not all(type(s) is int for s in seg['size']):
         return f"run lengths are for size {seg.get('size')}, the image is {list(size)} (height, width)"
     counts, area = decode_counts(seg['counts']) if isinstance(seg['counts'], str) else seg['counts'], size[0] * size[1]
-    good = is_numbers(counts, 1) and all(whole(v) is not None for v in counts) and sum(counts) == area
+    good = is_numbers(counts, 1) and all(whole_number(v) is not None for v in counts) and sum(counts) == area
     return None if good else f'run lengths must add up to {area}'
 
 def decode_masks(segmentations:list, # N segmentations in any of COCO's three forms, without fault
@@ -120,13 +120,17 @@ def few(values, most:int=3, between:str=', ') -> str:
 class Faults:
     "Collects what is wrong with a json; `stop` raises one ValueError that names the file, each kind of fault, its count and first examples."
     def __init__(self, path): self.path, self.kinds = path, {}
-    def add(self, kind, example): self.kinds.setdefault(kind, []).append(example)
+    def add(self, kind:str, example:str):
+        "One more fault of a kind, with words that say which."
+        self.kinds.setdefault(kind, []).append(example)
     def stop(self):
+        "ValueError with every kind of fault, how often and some examples; nothing where there is none."
         if not self.kinds: return
         lines = [f"  {len(e)} x {k}: {few(e, between='; ')}" for k, e in self.kinds.items()]
         raise ValueError(f"{self.path}: {sum(map(len, self.kinds.values()))} faults\n" + '\n'.join(lines))
 
-    def check(self, what, n, row, rules): # rules: (good, field, what the field must be); True if all are good
+    def check(self, what, n, row, rules): # rules: [(good, field, what the field must be)]
+        "Adds the rules that row n breaks; True if it breaks none."
         bad = [(field, rule) for good, field, rule in rules if not good]
         for field, rule in bad:
             value = f"{field} = {repr(row[field])[:60]}" if field in row else f"no {field}"
@@ -147,7 +151,7 @@ def categories(rows:list, # of a json
     "The classes of a json."
     names = {}
     for n, row in enumerate(rows):
-        key = whole(row.get('id'))
+        key = whole_number(row.get('id'))
         if faults.check('category', n, row, ((key is not None and key not in names, 'id', 'must be a whole number, each once'),
                                              (is_text(row.get('name')), 'name', 'must be text'))): names[key] = row['name']
     if not rows: faults.add('category', '`categories` is empty; list the classes')
@@ -156,7 +160,7 @@ def categories(rows:list, # of a json
 def _images(rows, faults): # {id: (file name, height, width)}; None for an entry that is not good
     photos = {}
     for n, row in enumerate(rows):
-        key, name, h, w = whole(row.get('id')), row.get('file_name'), whole(row.get('height')), whole(row.get('width'))
+        key, name, h, w = whole_number(row.get('id')), row.get('file_name'), whole_number(row.get('height')), whole_number(row.get('width'))
         inside = is_text(name) and name and '\0' not in name and not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != '..'
         good = faults.check('image', n, row, (
             (key is not None and key not in photos, 'id', 'must be a whole number, each once'),
@@ -170,7 +174,7 @@ def _images(rows, faults): # {id: (file name, height, width)}; None for an entry
 def _objects(rows, names, photos, faults): # [(row, image id, category id, crowd)] of every good annotation
     seen, found = set(), []
     for n, row in enumerate(rows):
-        key, image, category = whole(row.get('id')), whole(row.get('image_id')), whole(row.get('category_id'))
+        key, image, category = whole_number(row.get('id')), whole_number(row.get('image_id')), whole_number(row.get('category_id'))
         good = faults.check('annotation', n, row, (
             (key is not None and key not in seen, 'id', 'must be a whole number, each once'),
             (image in photos, 'image_id', 'must be the id of an image in `images`'),

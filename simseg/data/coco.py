@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from ..core import Instances, entropy
-from .annotations import Faults, decode_masks, find_split, has_mask, load, mask_fault, whole
+from .annotations import Faults, decode_masks, find_split, has_mask, load, mask_fault, whole_number
 
 # %% auto #0
 __all__ = ['read_image', 'hold_out', 'CocoSet', 'file_size', 'read', 'ground_truth', 'content_hash']
@@ -159,13 +159,13 @@ def read(root:str|Path, # folder of the data set
         (x, y, w, h), (height, width) = row['bbox'], photos[image][1:]
         extent = w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0 # else no object: see `_clip`
         crowds, seen = crowds + crowd, seen + extent
-        if extent and not has_mask(row): no_mask.append(whole(row['id']))
+        if extent and not has_mask(row): no_mask.append(whole_number(row['id']))
         if crowd: continue
         keep = masks is True or masks and has_mask(row)
         if keep and extent and (fault := mask_fault(row.get('segmentation'), photos[image][1:])):
             faults.add('annotation: `segmentation` is not good (mend it; training from boxes reads none of train, and of a val where no annotation '
                        'has one the boxes alone are judged)', f"annotation {row['id']}: {fault}")
-        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if keep else None, whole(row['id'])))
+        found.append((position[image], index[category], row['bbox'], row.get('segmentation') if keep else None, whole_number(row['id'])))
     return _pack(folder, path, names, ids, [photos[k] for k in ids], [file_bytes[k] for k in ids], found, masks, crowds, no_mask, seen, faults)
 
 def _pack(folder, path, names, ids, photos, file_bytes, found, masks, crowds, no_mask, seen, faults): # the columns of a CocoSet

@@ -40,8 +40,9 @@ def resize(image:Tensor, # [3,H,W] uint8
     boxes = instances.boxes * torch.tensor([w / old_w, h / old_h] * 2)
     masks = instances.masks
     if masks is not None: masks = F.resize(masks.byte(), [h, w], InterpolationMode.NEAREST_EXACT).bool()
-    whole = instances.whole and tuple(v * h / old_h for v in instances.whole)
-    return F.resize(image, [h, w], InterpolationMode.BILINEAR, antialias=True), replace(instances, size=(h, w), boxes=boxes, masks=masks, whole=whole)
+    uncropped = instances.uncropped and tuple(v * h / old_h for v in instances.uncropped)
+    new = replace(instances, size=(h, w), boxes=boxes, masks=masks, uncropped=uncropped)
+    return F.resize(image, [h, w], InterpolationMode.BILINEAR, antialias=True), new
 
 def resize_test(image:Tensor, instances:Instances,
                 test_size:int, max_size:int # short side, and the most that the long side may have, pixels
@@ -67,8 +68,8 @@ def crop(image:Tensor, instances:Instances,
     kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     masks = None if instances.masks is None else instances.masks[:, top:bottom, left:right]
     if masks is not None: kept &= masks.flatten(1).any(1)
-    height, above = instances.whole or (instances.size[0], 0)
-    found = replace(instances, size=(bottom - top, right - left), boxes=boxes, masks=masks, whole=(height, above + top))
+    height, above = instances.uncropped or (instances.size[0], 0)
+    found = replace(instances, size=(bottom - top, right - left), boxes=boxes, masks=masks, uncropped=(height, above + top))
     return image[:, top:bottom, left:right], found[kept]
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Augment:
     crop: int = 0 # side of the window, pixels; 0: sizes are drawn from `sizes`
 
     def jittered(self, image, instances, rng): # image, Instances
+        "Scaled by a draw from `jitter`, then cut to a random window (Mask2Former)."
         scale = self.jitter[0] + (self.jitter[1] - self.jitter[0]) * float(torch.rand((), generator=rng))
         fit = self.crop * scale / max(instances.size)
         size = tuple(max(1, int(fit * s + .5)) for s in instances.size)

@@ -17,7 +17,8 @@ __all__ = ['MARK', 'RELIEF', 'OPPONENT', 'double', 'soften', 'cloud', 'colours',
            'marks', 'paint', 'shadow', 'pixels', 'checked', 'scene', 'objects', 'CLASSES', 'VERSION']
 
 # %% ../../nbs/02b_data.scenes.ipynb #0005
-def double(x:np.ndarray) -> np.ndarray: # [...,h,w] -> [...,2h,2w], smoothed (quadratic B-spline)
+def double(x:np.ndarray) -> np.ndarray: # [...,h,w] -> [...,2h,2w]
+    "Twice the size, smoothed (quadratic B-spline)."
     for _ in range(2): # down, then across
         step = .25 * (x[..., 1:, :] - x[..., :-1, :])
         x = x.repeat(2, -2)
@@ -26,7 +27,8 @@ def double(x:np.ndarray) -> np.ndarray: # [...,h,w] -> [...,2h,2w], smoothed (qu
         x = np.ascontiguousarray(x.swapaxes(-1, -2))
     return x
 
-def soften(x:np.ndarray, times:int=1) -> np.ndarray: # [...,h,w] blurred by (1 2 1)/4 both ways, edges kept
+def soften(x:np.ndarray, times:int=1) -> np.ndarray: # [...,h,w]
+    "Blurred by (1 2 1) / 4 both ways, edges kept."
     x = x.copy()
     for k in range(2 * times):
         y = x.swapaxes(-1, -2) if k % 2 else x
@@ -45,12 +47,14 @@ def cloud(rng, n:int, size:int, cells:int=4, fall:float=.5, finest:int=64) -> np
     x = x[:, :size, :size]
     return (x - x.mean((1, 2), keepdims=True)) / x.std((1, 2), keepdims=True)
 
-def colours(rng, n:int, hue, spread:float, saturation:tuple, value:tuple) -> np.ndarray: # [n,3] float32 RGB in [0,1], around a hue
+def colours(rng, n:int, hue, spread:float, saturation:tuple, value:tuple) -> np.ndarray: # [n,3] float32 RGB in [0,1]
+    "Random colours around a hue; `saturation` and `value` are ranges."
     h, s, v = hue + spread * (rng.random(n) - .5), *(low + (high - low) * rng.random(n) for low, high in (saturation, value))
     wheel = np.abs((h[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
     return (v[:, None] * (1 + s[:, None] * (wheel.clip(0, 1) - 1))).astype(np.float32)
 
-def palette(rng) -> np.ndarray: # [6,3] ground colours of one scene: four neighbouring hues of one brightness and two strangers
+def palette(rng) -> np.ndarray: # [6,3] float32 RGB in [0,1]
+    "Ground colours of one scene: four neighbouring hues of one brightness and two strangers."
     hue, other, value = rng.random(3)
     if rng.random() < .6: hue = .04 + .36 * hue # earth and plants more often than sea and dusk
     value = .35 + .4 * value
@@ -140,7 +144,8 @@ def paint(image:np.ndarray, base:np.ndarray, # [3,H,W] float32 painted on in pla
     if plain > 0: shadow(image, t, .45 * plain ** 2, light)
     for channel, value in zip(image, colour): channel.reshape(-1)[r * size + c] = value
 
-def shadow(image, t:Thing, strength:float, light): # darkens what lies under a thing, away from the light
+def shadow(image, t:Thing, strength:float, light): # image [3,h,w] is written on; light: direction (x, y)
+    "Darkens what lies under a thing, away from the light."
     off = .04 * t.length + 1.5
     dark = soften(np.pad(t.own, 2).astype(np.float32), 2) # 2 pixels: what two softenings reach
     corner = [int(round(n - off * l)) - 2 for n, l in zip(t.corner, light)]

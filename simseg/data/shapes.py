@@ -79,7 +79,8 @@ def thing(rng, label:int, shape:int, texture:int, length:float) -> Thing: # at t
     turn, own = (u[9] - .5) * (1. if shape == 1 else 6.), fill(xy - low * SUB, h, w) # texture against shape: turned little on a leaf
     return Thing(label, texture, length, angle + turn, own, int(own.sum()), tuple(low.tolist()), xy)
 
-def placed(t:Thing, x:int, y:int) -> Thing: # a thing of the origin with its centre at pixel (x, y)
+def placed(t:Thing, x:int, y:int) -> Thing:
+    "A thing made at the origin, with its centre at pixel (x, y)."
     return replace(t, corner=(t.corner[0] + x, t.corner[1] + y), outline=t.outline + np.array([x, y]) * SUB, centre=(float(x), float(y)))
 
 # %% ../../nbs/02a_data.shapes.ipynb #0012
@@ -101,7 +102,9 @@ class Layout:
         self.owner = np.full((size, size), -1, np.int16) # index into things
         self.near = np.zeros((size, size), np.uint8) # label + 1 of the class within GAP pixels, 255 = several
 
-    def enough(self, visible, t): return visible >= self.least and visible >= SHARE * t.area
+    def enough(self, visible, t):
+        "Whether so many visible pixels make a thing an object."
+        return visible >= self.least and visible >= SHARE * t.area
 
     def put(self, t:Thing, host:bool, top:bool) -> bool: # whether it fitted and was put
         "Adds a thing above or beneath all others; with `host` it lies across its class, else apart."

@@ -17,8 +17,8 @@ from .scenes import checked, objects, pixels
 from .shapes import CLASSES, VERSION, clutter, layout
 
 # %% auto #0
-__all__ = ['WORKER', 'TangleError', 'write', 'whole', 'file_name', 'make_scene', 'coco', 'work', 'start', 'workers', 'check',
-           'make']
+__all__ = ['WORKER', 'TangleError', 'write', 'complete_jpeg', 'file_name', 'make_scene', 'coco', 'work', 'start', 'workers',
+           'check', 'make']
 
 # %% ../../nbs/02c_data.tangle.ipynb #0005
 class TangleError(RuntimeError):
@@ -30,16 +30,19 @@ def write(path:Path, content:bytes):
     part.write_bytes(content)
     os.replace(part, path)
 
-def whole(path:Path) -> bytes|None: # the file's bytes, None if it is missing or no complete JPEG
+def complete_jpeg(path:Path) -> bytes|None:
+    "The file's bytes; None if it is missing or no complete JPEG."
     content = path.read_bytes() if path.exists() else b''
     return content if content[:2] == b'\xff\xd8' and content[-2:] == b'\xff\xd9' else None
 
-def file_name(split:str, index:int) -> str: return f'{split}_{index:06d}.jpg'
+def file_name(split:str, index:int) -> str:
+    "Name of a scene's file."
+    return f'{split}_{index:06d}.jpg'
 
 def make_scene(split:str, index:int, images:str, seed:int, size:int, camouflage:float, overlap:float) -> dict: # what `make` needs to know of it
     "Writes the image of one scene unless it is there already; its annotations are always drawn anew, which is quick."
     path, below = Path(images) / file_name(split, index), layout(seed, index, size, overlap, split)
-    content = whole(path)
+    content = complete_jpeg(path)
     if content is None:
         buffer, image = io.BytesIO(), pixels(seed, index, below, clutter(seed, index, size, split), camouflage, split)
         Image.fromarray(image).save(buffer, 'JPEG', quality=95, subsampling=0)

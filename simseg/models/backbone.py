@@ -105,7 +105,8 @@ class Trunk(nn.Module):
             cfg = timm.get_pretrained_cfg(name)
             self.pixels_as(*(((127/255,)*3, (128/255,)*3) if name in PACKAGED else (cfg.mean, cfg.std) if cfg else IMAGENET))
 
-    def pixels_as(self, mean:tuple, std:tuple, white:float=255): # of channels in 0..1, or in 0..255 with white=1
+    def pixels_as(self, mean:tuple, std:tuple, white:float=255):
+        "Mean and deviation that pixels are normalised by: of channels in 0..1, or in 0..255 with white=1."
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) * white, persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1) * white, persistent=False)
 

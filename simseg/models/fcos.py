@@ -81,7 +81,8 @@ class Raw:
     level: Tensor # [R]
     stride: Tensor # [R] pixels
 
-    def boxes(self, image, location): # [K,4] boxes in pixels at K places
+    def boxes(self, image, location): # [K] each -> [K,4]
+        "The boxes at K places, x0 y0 x1 y1 in pixels."
         d = self.sides[image, location].float() * self.stride[location, None]
         return self.points[location].repeat(1, 2) + d * on_device([-1., -1., 1., 1.], d.device)
 

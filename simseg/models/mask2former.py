@@ -49,7 +49,9 @@ class Mask2Former(nn.Module):
         self.criterion = lib.Mask2FormerLoss(how, {}) if masks else None
 
     @property
-    def embedder(self): return self.transformer.decoder.mask_predictor.mask_embedder
+    def embedder(self):
+        "The network that makes the mask kernel of a query."
+        return self.transformer.decoder.mask_predictor.mask_embedder
 
     def look(self, batch:Batch) -> Said:
         "What all queries say at all outputs. Images of one size go through together, without the padding that larger ones bring."

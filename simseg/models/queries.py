@@ -71,7 +71,8 @@ class Said:
     pixels: list # B of [C,h_i,w_i], embeddings at stride 4
     sides: Tensor # [B,4] W H W H of what the network saw, pixels: what boxes are shares of
 
-    def corners(self, pos:Positives): # [P,4] x0 y0 x1 y1 in pixels
+    def corners(self, pos:Positives): # [P,4]
+        "The boxes of positives, x0 y0 x1 y1 in pixels."
         return box_convert(self.boxes[pos.level, pos.image, pos.location], 'cxcywh', 'xyxy') * self.sides[pos.image]
 
 NOWHERE = -20. # logit of a mask beyond its image
