@@ -5,9 +5,7 @@ Seconds are a machine's; a ratio of two ways that ran one after the other hardly
 import contextlib, gc, math, statistics, time
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from simseg.testing import peak_memory
 
 
 def ready(device='cpu'):
@@ -63,29 +61,6 @@ class Events:
         return out
 
 
-class Held(TorchDispatchMode):
-    "Bytes of the tensors that were made inside and are still held, by anyone, autograd too; `most` is the largest sum after any operation."
-    def __init__(self):
-        super().__init__()
-        self.old, self.new, self.most = {}, {}, 0
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        for tensor in tensors((args, kwargs)):
-            key = tensor.untyped_storage()._cdata
-            if key not in self.new: self.old[key] = StorageWeakRef(tensor.untyped_storage())
-        out = op(*args, **(kwargs or {}))
-        self.new = {k: v for k, v in self.new.items() if not v[0].expired()}
-        self.old = {k: v for k, v in self.old.items() if not v.expired()}
-        for tensor in tensors(out):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.old: self.new[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self.most = max(self.most, sum(size for _, size in self.new.values()))
-        return out
-
-
-def tensors(tree): return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
-
-
 def peak_mib(way, device='cpu') -> float:
     """The most memory that `way` held at a time beyond what there was: a GPU's by torch's count, a CPU's in tensors, without what an operation uses
     inside and what numpy holds."""
@@ -97,8 +72,7 @@ def peak_mib(way, device='cpu') -> float:
         way()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with Held() as held: way()
-    return held.most / 2**20
+    return peak_memory(way) / 2**20
 
 
 def slope(sizes: list, costs: list) -> float:
