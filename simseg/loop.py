@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_WEIGHTS', 'SELF_CORRECTING', 'IN_ANY_ORDER', 'State', 'asked_anywhere', 'all_banks', 'own_bank',
            'checkpoint', 'restore', 'step_losses', 'mask_weight', 'weighted', 'total_loss', 'mask_box_ratio',
-           'keep_pages', 'make_fabric', 'parts', 'correcting', 'pasted', 'Look', 'narrowed', 'look', 'noted',
+           'keep_pages', 'make_fabric', 'parts', 'correcting', 'pasted', 'StepOutputs', 'narrowed', 'look', 'noted',
            'share_statistics', 'after_step', 'train_part', 'train_step', 'Bar', 'fit']
 
 # %% ../nbs/19f_loop.ipynb #0002
@@ -181,7 +181,7 @@ def pasted(c:Config, state:State, batch:Batch, rank:int=0) -> Batch:
     return augment(c, batch, state.memory, state.step, rank) if correcting(c, state) else batch
 
 @dataclass
-class Look:
+class StepOutputs:
     "What a step sees before its optimiser."
     losses: dict # scalars by name, unweighted
     out: Output # the student's
@@ -202,18 +202,18 @@ def narrowed(out:Output, batch:Batch) -> tuple: # Output, Batch
 def look(c:Config, state:State, student, # the network, or what wraps it
          batch:Batch, # of `pasted`
          autocast=contextlib.nullcontext # around the teacher
-        ) -> Look:
+        ) -> StepOutputs:
     "The losses of a batch, or of a part of one. Nothing that remembers is changed."
     out = student(batch)
     losses = step_losses(c, out, batch, state.step)
-    if not correcting(c, state): return Look(losses, out)
+    if not correcting(c, state): return StepOutputs(losses, out)
     mine, crowded = out, max(map(len, batch.targets)) > c.max_positives
     if crowded and c.similarity != 'contrast': mine, batch = narrowed(out, batch) # contrast: background is what no object's box holds
     with autocast(): seen = state.teacher(batch, mine.positives)
     view = correct(c, seen, batch, state.memory.prototypes)
-    return Look(losses | sim_losses(mine, view, batch), out, seen, view, batch)
+    return StepOutputs(losses | sim_losses(mine, view, batch), out, seen, view, batch)
 
-def noted(c:Config, state:State, now:Look, clean:Batch): # `note` of a look, or None
+def noted(c:Config, state:State, now:StepOutputs, clean:Batch): # `note` of a look, or None
     "Under `sim` put the images of `clean` into the bank; return what `after_step` needs (see `note`), or None where the step corrects nothing."
     return note(c, now.seen, now.view, now.batch, clean, state.memory, state.classes) if now.view else None
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..config import Config
 from ..core import Batch, Output, Positives, on_device
 from .backbone import Backbone
-from .fcos import FCOSHead, Raw, assign, best_positives, box_quality, class_quality, detect, drawn_objects, fcos_losses, normalisers
+from .fcos import (FCOSHead, LocationOutputs, assign, best_positives, box_quality, class_quality, detect, drawn_objects, fcos_losses,
+                                normalisers)
 from ..weight_files import read_tensors
 
 # %% ../../nbs/07_models.condinst.ipynb #0005
@@ -59,7 +60,7 @@ class Controller(nn.Conv2d):
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
 
-    def forward(self, towers:list, # as `Raw.towers`
+    def forward(self, towers:list, # as `LocationOutputs.towers`
                 image:Tensor, location:Tensor, level:Tensor # [P] int64 each; the location counts over all levels
                ) -> Tensor: # [P,n]
         rows, start, padded, widths = [], [], 0, []
@@ -152,7 +153,7 @@ class CondInst(nn.Module):
         "What the detector's losses are divided by, of a batch; sums over parts."
         return normalisers(batch, self.detector.strides)
 
-    def masks(self, raw:Raw, features:Tensor, image:Tensor, location:Tensor, level:Tensor) -> Tensor: # [K,h,w] logits at stride 4
+    def masks(self, raw:LocationOutputs, features:Tensor, image:Tensor, location:Tensor, level:Tensor) -> Tensor: # [K,h,w] logits at stride 4
         "Mask logits of K places, `image` ascending."
         params = self.controller(raw.towers, image, location, level)
         logits = dynamic_masks(features, params, image, raw.points[location], raw.stride[location] * 8., self.width)

@@ -17,8 +17,8 @@ from ..config import Config
 from ..core import Batch, Output, Positives, on_device
 from .backbone import SWINS, Swin, Trunk
 from .fcos import Detections, best_positives, drawn_objects, paired_iou
-from .queries import (MATCH_PROJECTION, Said, box_costs, box_losses, class_loss, decoders, grown, mask_losses, masks_of, matches,
-                                   needed, projection_costs, settings)
+from .queries import (MATCH_PROJECTION, QueryOutputs, box_costs, box_losses, class_loss, decoders, mask_losses, masks_of, matches,
+                                   needed, padded_to, projection_costs, settings)
 
 # %% ../../nbs/08_models.mask2former.ipynb #0005
 def same_size(batch:Batch, stride:int=32) -> dict: # {(h, w): [images]}, sizes rounded up to `stride`
@@ -53,7 +53,7 @@ class Mask2Former(nn.Module):
         "The network that makes the mask kernel of a query."
         return self.transformer.decoder.mask_predictor.mask_embedder
 
-    def look(self, batch:Batch) -> Said:
+    def look(self, batch:Batch) -> QueryOutputs:
         "What all queries say at all outputs. Images of one size go through together, without the padding that larger ones bring."
         hidden, pixels, valid = [None] * len(batch), [None] * len(batch), batch.valid()
         for (h, w), rows in same_size(batch).items():
@@ -63,10 +63,10 @@ class Mask2Former(nn.Module):
         hidden = torch.stack(hidden, 1)
         with torch.autocast(batch.device.type, enabled=False): boxes = self.box(hidden.float()).sigmoid() # bf16 would round a box by pixels
         sides = on_device([[4. * x.shape[2], 4. * x.shape[1]] * 2 for x in pixels], boxes.device)
-        return Said(hidden, self.classify(hidden), boxes, pixels, sides)
+        return QueryOutputs(hidden, self.classify(hidden), boxes, pixels, sides)
 
     @torch.no_grad()
-    def costs(self, said:Said, b:int, labels:Tensor, boxes:Tensor) -> Tensor: # [n] and [n,4] -> [K,Q,n]
+    def costs(self, said:QueryOutputs, b:int, labels:Tensor, boxes:Tensor) -> Tensor: # [n] and [n,4] -> [K,Q,n]
         "Of all queries of image b for its n objects, boxes in pixels; one output's masks at a time."
         cost = box_costs(said.classes[:, b], said.boxes[:, b], labels, box_convert(boxes / said.sides[b], 'xyxy', 'cxcywh'))
         for one, hidden in zip(cost, said.hidden[:, b]):
@@ -74,7 +74,7 @@ class Mask2Former(nn.Module):
             one += MATCH_PROJECTION * projection_costs(masks, boxes)
         return cost
 
-    def supervise(self, said:Said, batch:Batch, over:Tensor|None=None) -> tuple: # Positives, losses
+    def supervise(self, said:QueryOutputs, batch:Batch, over:Tensor|None=None) -> tuple: # Positives, losses
         "Matching and the detector's losses. Without true masks, which training must have, a network that learnt from them is matched by boxes."
         boxes, labels, image = batch.flat()
         by_masks = self.criterion and (self.training or all(t.masks is not None for t in batch.targets))
@@ -99,7 +99,7 @@ class Mask2Former(nn.Module):
             turn = drawn_objects(positives, batch, self.max_positives) if self.training else None
             positives = best_positives(positives, positives.level, self.max_positives, len(batch), turn)
         shape = [n // 4 for n in batch.images.shape[-2:]]
-        features = torch.stack([grown(x, shape) for x in said.pixels])
+        features = torch.stack([padded_to(x, shape) for x in said.pixels])
         if self.project is not None: features = torch.einsum('dc,bchw->bdhw', self.project, features)
         with torch.no_grad(): quality = paired_iou(said.corners(positives), batch.flat()[0][positives.object])
         logits = masks_of(self.embedder, said, positives, shape)
@@ -111,7 +111,7 @@ class Mask2Former(nn.Module):
         said = self.look(batch)
         return [self.find(said, batch, i, score_threshold, limit) for i in range(len(batch))]
 
-    def find(self, said:Said, batch:Batch, i:int, score_threshold:float, limit:int) -> tuple: # of image i
+    def find(self, said:QueryOutputs, batch:Batch, i:int, score_threshold:float, limit:int) -> tuple: # of image i
         "The likeliest (query, class) pairs of the last output; a score is that of the class times the mean of the mask where it is above 1/2."
         likely, last = said.classes[-1, i].float().softmax(-1)[:, :-1], len(said.classes) - 1
         score, place = likely.flatten().topk(min(limit, likely.numel()))
