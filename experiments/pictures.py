@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from simseg.figures import NAMES
+from simseg.files import read_json
 from simseg.inference import predict_image
 from simseg.recipe import data_sets
 from simseg.show import panels, show_objects, truth_colours
@@ -28,10 +29,11 @@ parser.add_argument('--plain', action='store_true', help='masks alone, without b
 args = parser.parse_args()
 
 
-def named(c):
+def named(c, run):
     name = NAMES[c.method] + ('\nbackground outside the box' if c.outside_loss else '')
     if c.head == 'mask2former' and c.method != 'supervised': name += '\nbegun with filled boxes' if c.filled_start else '\nwithout that start'
-    return name
+    recorded = run/'metrics.json'
+    return name + (f"\nmask AP {read_json(recorded)['mask_AP']:.1f}" if recorded.exists() else '')
 
 
 models = [load_model(run) for run in args.runs]
@@ -40,9 +42,9 @@ val = data_sets(replace(c, data=args.data or 'tangle')).val
 chosen = [val[i] for i in range(args.first, min(args.first + args.images, len(val)))]
 h, w = chosen[0][0].shape[1:]
 style = dict(labels=False, boxes=False) if args.plain else {}
-columns = ['ground truth', *(named(own) for _, own, _, _ in models)]
+columns = ['ground truth', *(named(own, run) for run, (_, own, _, _) in zip(args.runs, models))]
 if not args.blank: columns.insert(0, 'image')
-figure, axes = panels(len(chosen), len(columns), 2.2, 2.2 * h / w + .2)
+figure, axes = panels(len(chosen), len(columns), 2.2, 2.2 * h / w + .3)
 for row, (image, truth) in zip(axes, chosen):
     shown, (true, *others) = torch.full_like(image, 235) if args.blank else image, row[-1 - len(models):]
     if not args.blank: show_objects(row[0], shown)
