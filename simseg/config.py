@@ -244,7 +244,7 @@ def _check_together(c): # values that do not go with each other
         parts = f" with {c.accumulate} parts each" if c.accumulate > 1 else ''
         raise ValueError(f"batch_size {c.batch_size} does not divide among {c.devices} devices{parts}.")
     least = c.crop * c.jitter[0] if c.crop else min(*c.sizes, c.max_size)
-    if least <= 32 and (c.head == 'mask2former' or c.batch_size == c.devices * c.accumulate): # Mask2Former computes images of one size together
+    if int(least + .5) <= 32 and (c.head == 'mask2former' or c.batch_size == c.devices * c.accumulate): # Mask2Former takes sizes apart
         what = f'crop {c.crop} times the smallest of jitter, {c.jitter[0]:g},' if c.crop else f'the smaller of sizes and max_size, {least},'
         raise ValueError(f"Images can be {least:g} pixels large ({what} is at most 32): one cell at the coarsest level, and batch norm "
                          "cannot learn from a single one. Take larger images" + ('.' if c.head == 'mask2former' else ', or more of them a part.'))

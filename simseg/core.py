@@ -86,8 +86,8 @@ class Batch:
              ) -> Tensor: # [B,H,W] bool, True inside the image
         "Where there is image and no padding (nor bottom strip: BoxInst drops 10 rows of COCO, an annotation artefact)."
         h, w = self.images.shape[-2:]
-        whole = [t.uncropped or (t.size[0], 0) for t in self.targets]
-        rows = [min(h - int(bottom * h / t.orig_size[0]) - top, t.size[0]) for t, (h, top) in zip(self.targets, whole)]
+        uncropped = [t.uncropped or (t.size[0], 0) for t in self.targets]
+        rows = [min(h - int(bottom * h / t.orig_size[0]) - top, t.size[0]) for t, (h, top) in zip(self.targets, uncropped)]
         edge = on_device([(r, t.size[1]) for r, t in zip(rows, self.targets)], self.device)
         y, x = torch.arange(h, device=self.device), torch.arange(w, device=self.device)
         return (y < edge[:, :1])[:, :, None] & (x < edge[:, 1:])[:, None]

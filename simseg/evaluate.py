@@ -33,7 +33,7 @@ def mask_iou(pred:Tensor, # [N,H,W] bool
 
 # %% ../nbs/18_evaluate.ipynb #0009
 def rle_counts(masks:Tensor # [K,H,W] bool, on any device
-               ) -> list: # K lists: lengths of the runs of 0, 1, 0, ... down the columns, one after the other
+              ) -> list: # K lists: lengths of the runs of 0, 1, 0, ... down the columns, one after the other
     "COCO's uncompressed run lengths, counted where the masks are."
     flat = masks.transpose(1, 2).flatten(1)
     if not flat.numel(): return [[] for _ in masks]

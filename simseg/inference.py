@@ -23,7 +23,7 @@ def full_maps(prob:Tensor, # [K,h,w] in [0,1] at stride 4
              ) -> Tensor: # [K,H,W] float32 at the file's size
     "Probabilities in the pixels of the image file (CondInst)."
     if replicate:
-        rows, columns = ((side + stride // 2 - 1) // stride for side in size) # whose point lies in the image
+        rows, columns = (max((side + stride // 2 - 1) // stride, 1) for side in size) # whose point lies in the image, one at least
         prob = F.pad(prob[None, :, :rows, :columns].float(), (0, 1, 0, 1), mode='replicate')[0]
     p = aligned_bilinear(prob[None].float(), stride)[..., :size[0], :size[1]]
     return (p if tuple(size) == tuple(orig_size) else F.interpolate(p, tuple(orig_size), mode='bilinear', align_corners=False))[0]

@@ -74,7 +74,7 @@ def health(pseudo:Pseudo,
 
 # %% ../../nbs/14_losses.pseudo.ipynb #0039
 def paired_mask_iou(a:Tensor, b:Tensor # [N,h,w] bool
-            ) -> Tensor: # [N] in [0,1]; 0 where both are empty
+                   ) -> Tensor: # [N] in [0,1]; 0 where both are empty
     "Intersection over union, row by row. For evaluation: no loss may see a true mask."
     both, either = (t.flatten(1).sum(1) for t in (a & b, a | b))
     return both / either.clamp(min=1)

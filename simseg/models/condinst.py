@@ -17,7 +17,7 @@ from ..config import Config
 from ..core import Batch, Output, Positives, on_device
 from .backbone import Backbone
 from .fcos import (FCOSHead, LocationOutputs, assign, best_positives, box_quality, class_quality, detect, drawn_objects, fcos_losses,
-                                normalisers)
+                                 normalisers)
 from ..weight_files import read_tensors
 
 # %% ../../nbs/07_models.condinst.ipynb #0005
