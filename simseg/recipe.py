@@ -108,13 +108,13 @@ def constants(c:Config) -> dict: # {'warmup_end'}, and for pseudo and sim {'teac
 
 def departures(c:Config) -> list: # [(name, the paper's value, ours, source)]
     "`differences`, and the momenta that the run has where they are not the paper's."
-    at, paper, rows = constants(resolved(c)), dict(ema_momentum=0.9999, prototype_momentum=0.999), differences(c)
+    at, rows = constants(resolved(c)), differences(c)
     if 'teacher_momentum' not in at: return rows
     low, high, gamma = (float(f'{at[k]:.6g}') for k in ('teacher_momentum', 'teacher_momentum_at_end', 'prototype_momentum'))
     rise = f'{low:g} as the warm-up ends, {high:g} at the end'
-    used = dict(ema_momentum=(low, rise, 'start-up form (1 + t) / (10 + t) and length of the schedule'),
-                prototype_momentum=(gamma, gamma, 'length of the schedule'))
-    return rows + [(f'{k}, in effect', paper[k], shown, f'{why}, ours') for k, (value, shown, why) in used.items() if value != paper[k]]
+    used = (('ema_momentum', low, rise, 'start-up form (1 + t) / (10 + t) and length of the schedule'),
+            ('prototype_momentum', gamma, gamma, 'length of the schedule'))
+    return rows + [(f'{k}, in effect', getattr(Config, k), shown, f'{why}, ours') for k, value, shown, why in used if value != getattr(Config, k)]
 
 def plan(c:Config) -> str: # `resolved`
     "Batch, learning rate and schedule in three lines."
